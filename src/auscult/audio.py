@@ -1,0 +1,200 @@
+"""A file becomes a waveform: decode, choose a channel, resample, refuse what cannot be judged."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+import soxr
+
+from auscult.errors import AudioError
+
+Channel = int | Literal["mean"]
+"""Which channel of a recording is judged: its number, from 0, or the mean of all."""
+
+SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"}
+)
+"""File endings taken for recordings when a folder is searched."""
+
+LONGEST_CLIP = 3600.0
+"""Seconds. A longer file is refused before it is decoded: it would fill the memory, and is no clip."""
+
+_UNKNOWN_LENGTHS = {0, 0xFFFFFFFF, 0x7FFFFFFF}
+"""What recorders that write to a pipe leave in a WAV header in place of the length."""
+
+
+def read(path: str | os.PathLike[str], rate: int = 16_000, channel: Channel = 0) -> np.ndarray:
+    """Read one recording as a mono waveform.
+
+    Parameters
+    ----------
+    path : path-like
+        WAV, FLAC, OGG, MP3 or another format of libsndfile; any bit depth, rate and number of channels.
+    rate : int
+        Wanted sample rate in Hz; other rates are resampled (soxr, high quality).
+    channel : int or "mean"
+        Which channel to take. Channel 0 by default, as the users of MIMII and DCASE do.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+        Full scale is ±1.
+
+    Raises
+    ------
+    AudioError
+        If there is no such file, no audio in it, no sample, or some of it is missing, NaN or infinite.
+    """
+    samples, source_rate = decode(path)
+    return prepare(samples, source_rate, rate, channel, name=os.fspath(path))
+
+
+def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """Decode a file as it is.
+
+    Returns
+    -------
+    samples : ndarray of int16 or float32, shape (n_samples, n_channels)
+        16-bit files stay integers: scaling them later is exact, and three times faster.
+    rate : int
+        Sample rate in Hz.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, empty, no audio, truncated, or longer than an hour.
+    """
+    name = os.fspath(path)
+    try:
+        with soundfile.SoundFile(name) as file:
+            _refuse_long(name, file.frames, file.samplerate)
+            declared, rate = file.frames, file.samplerate
+            kind = "int16" if file.subtype == "PCM_16" else "float32"
+            samples: np.ndarray = file.read(dtype=kind, always_2d=True)
+            container = file.format
+    except soundfile.LibsndfileError as error:
+        raise _unreadable(name, error) from error
+    if len(samples) < declared or _is_cut_short(name, container):
+        raise AudioError(f"{name}: the recording is cut short", "copy it again from its source")
+    if len(samples) == 0:
+        raise AudioError(f"{name}: the recording holds no samples", "record it again, or leave it out")
+    return samples, rate
+
+
+def prepare(
+    samples: np.ndarray, source_rate: int, rate: int, channel: Channel = 0, *, name: str = "clip"
+) -> np.ndarray:
+    """Turn decoded samples into the mono float32 waveform that detectors hear.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (n_samples,) or (n_samples, n_channels)
+        int16, int32 or floating point.
+    source_rate, rate : int
+        Sample rates in Hz, before and after.
+    channel : int or "mean"
+    name : str
+        How to call the clip in error messages.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples,)
+
+    Raises
+    ------
+    AudioError
+        If there is no sample or no such channel, or if a sample is NaN or infinite.
+    """
+    if source_rate <= 0:
+        raise AudioError(f"{name}: the sample rate is not known", "give the rate in Hz with the samples")
+    wave = _to_float(_pick_channel(np.asarray(samples), channel, name))
+    if wave.size == 0:
+        raise AudioError(f"{name}: the recording holds no samples", "record it again, or leave it out")
+    if not np.isfinite(wave).all():
+        raise AudioError(f"{name}: the recording holds NaN or infinite samples", "export it again as PCM")
+    if source_rate != rate:
+        wave = soxr.resample(wave, source_rate, rate, quality="HQ")
+    return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def is_silent(wave: np.ndarray) -> bool:
+    """Whether every sample has the same value, as from a microphone that is not connected."""
+    return bool(wave.size) and bool((wave == wave[0]).all())
+
+
+def _pick_channel(samples: np.ndarray, channel: Channel, name: str) -> np.ndarray:
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    if samples.ndim != 2:
+        raise AudioError(f"{name}: samples have {samples.ndim} dimensions", "give (n_samples, n_channels)")
+    if channel == "mean":
+        return _to_float(samples).mean(axis=1)
+    if not 0 <= channel < samples.shape[1]:
+        raise AudioError(
+            f"{name}: there is no channel {channel}; the recording has {samples.shape[1]}",
+            "channels count from 0",
+        )
+    return samples[:, channel]
+
+
+def _to_float(samples: np.ndarray) -> np.ndarray:
+    if np.issubdtype(samples.dtype, np.signedinteger):
+        return samples.astype(np.float32) * np.float32(1 / (np.iinfo(samples.dtype).max + 1))
+    return samples.astype(np.float32, copy=False)
+
+
+def _refuse_long(name: str, frames: int, rate: int) -> None:
+    if frames > LONGEST_CLIP * rate:
+        raise AudioError(
+            f"{name}: the recording is {frames / rate / 3600:.1f} hours long", "cut it into clips of seconds"
+        )
+
+
+def _unreadable(name: str, error: Exception) -> AudioError:
+    path = Path(name)
+    if not path.exists():
+        return AudioError(f"{name}: there is no such file", "check the path")
+    if path.is_dir():
+        return AudioError(f"{name}: is a folder, not a recording", "name a file")
+    if not os.access(path, os.R_OK):
+        return AudioError(f"{name}: may not be read", "mend its permissions")
+    if path.stat().st_size == 0:
+        return AudioError(f"{name}: the file is empty", "copy it again from its source")
+    reason = str(error).split(": ", 1)[-1].rstrip(".").lower()
+    return AudioError(f"{name}: no audio could be read ({reason})", "give a WAV, FLAC, OGG or MP3 file")
+
+
+def _is_cut_short(name: str, container: str) -> bool:
+    """Whether the file ends before its own header says; libsndfile reads such files without a word."""
+    if container in ("WAV", "WAVEX"):
+        return _wav_is_cut_short(name)
+    if container == "OGG":
+        return not _ogg_has_end(name)
+    return False
+
+
+def _wav_is_cut_short(name: str) -> bool:
+    size = os.path.getsize(name)
+    with open(name, "rb") as file:
+        order = ">" if file.read(12)[:4] == b"RIFX" else "<"
+        while len(header := file.read(8)) == 8:
+            length = struct.unpack(order + "I", header[4:])[0]
+            if header[:4] == b"data":
+                return length not in _UNKNOWN_LENGTHS and file.tell() + length > size
+            file.seek(length + length % 2, os.SEEK_CUR)
+    return False
+
+
+def _ogg_has_end(name: str) -> bool:
+    """Whether the last page of an Ogg stream carries the end-of-stream mark (RFC 3533, section 6)."""
+    longest_page = 65_307
+    with open(name, "rb") as file:
+        file.seek(max(0, os.path.getsize(name) - longest_page))
+        tail = file.read()
+    last = tail.rfind(b"OggS")
+    return last >= 0 and len(tail) > last + 5 and bool(tail[last + 5] & 4)

@@ -1,0 +1,409 @@
+"""The commands: parse, call, print."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from auscult import __version__
+from auscult.errors import AuscultError, TrainingInterrupted
+
+if TYPE_CHECKING:
+    from auscult.store import Broken
+
+app = typer.Typer(
+    name="auscult",
+    help="Hears when a machine is failing: learns from healthy recordings, judges new ones, shows where.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First steps: [bold]auscult demo[/], then [bold]auscult fit FOLDER -o model.auscult[/] and "
+    "[bold]auscult score model.auscult FOLDER -o scores.csv[/].",
+)
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="A folder, a manifest (.csv, .parquet) or a clip.")]
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file written by `auscult fit`.")]
+Layout = Annotated[
+    str, typer.Option(help="How a folder is laid out: auto, folder, dcase2020, mimii or toyadmos.")
+]
+MachineType = Annotated[str | None, typer.Option(help="Only this machine type.", metavar="T")]
+MachineID = Annotated[str | None, typer.Option(help="Only this machine ID.", metavar="I")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.")]
+
+_DONE_WITH_GAPS = 1
+_REFUSED = 2
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the program; every expected failure is one line on standard error."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except TrainingInterrupted as error:
+        _fail(error, debug, _INTERRUPTED)
+    except AuscultError as error:
+        _fail(error, debug, _REFUSED)
+    except KeyboardInterrupt as error:
+        _fail(AuscultError("stopped", "a long `fit` or `score` goes on with --resume"), debug, _INTERRUPTED, error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_DONE_WITH_GAPS)
+    except MemoryError as error:
+        _fail(AuscultError("the memory is full", "use fewer --threads or shorter clips"), debug, _REFUSED, error)
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of a failure.")] = False,  # noqa: ARG001
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command(epilog="Example: [bold]auscult demo --out plant[/]")
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the plant, the models and the report go.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another plant.")] = 0,
+) -> None:
+    """Make a synthetic plant, learn it, judge it, and write a report: the whole job in two minutes."""
+    from auscult.demo import run_demo
+
+    page, evaluation = run_demo(out, seed=seed)
+    _print_evaluation(evaluation)
+    print(f"\nReport: {page.resolve()}")
+
+
+@app.command(epilog="Example: [bold]auscult detectors --json[/]")
+def detectors(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """List the detectors: name, family, paper, what they need."""
+    import json
+
+    from auscult.detectors.registry import detectors as all_detectors
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "family": detector.family,
+            "paper": detector.paper,
+            "needs": sorted(detector.needs),
+            "parameters": detector().n_parameters(),
+            "anomaly_map": True,
+            "exports": detector.exports,
+        }
+        for name, detector in all_detectors().items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table("detector", "family", "parameters", "needs", "paper")
+    for row in rows:
+        count = f"{row['parameters']:,}".replace(",", " ") if row["parameters"] else "–"
+        table.add_row(row["name"], row["family"], count, ", ".join(row["needs"]), row["paper"])
+    _print_rich(table)
+
+
+@app.command(epilog="Example: [bold]auscult index recordings -o manifest.csv[/]")
+def index(
+    data: Data,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the manifest here (.csv or .parquet).")
+    ] = None,
+    layout: Layout = "auto",
+) -> None:
+    """List the clips of a folder, say what is odd about them, and write a manifest."""
+    from auscult.corpus import open_data
+    from auscult.corpus.summary import summarise
+
+    if output is not None:
+        _check_output(output)
+    manifest = open_data(data, layout=layout)
+    print(summarise(manifest).render())
+    _tell(*manifest.notes)
+    if output is not None:
+        manifest.write(output)
+        print(f"Manifest of {len(manifest)} clips: {output}")
+
+
+@app.command(
+    epilog="Examples: [bold]auscult fit recordings -o pump.auscult[/] · "
+    "[bold]auscult fit dcase --machine-type fan -d idnn --preset paper -o fan.auscult[/]"
+)
+def fit(
+    data: Data,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The model file. Default: named after DATA.")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option("-d", "--detector", help="Which detector; `auscult detectors` lists them.")
+    ] = "ae",
+    preset: Annotated[str, typer.Option(help="quick (minutes on a laptop) or paper.")] = "quick",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")
+    ] = None,
+    machine_type: MachineType = None,
+    machine_id: MachineID = None,
+    outliers: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Recordings of something else, where a detector needs them.")
+    ] = None,
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="The share of healthy clips that may raise an alarm.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same model.")] = 0,
+    budget: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Train no longer.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Threads = None,
+    layout: Layout = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")] = False,
+) -> None:
+    """Learn what a healthy machine sounds like."""
+    target = output or Path(f"{Path(data).resolve().stem or 'model'}.auscult")
+    _check_output(target)
+    chosen = _parse_settings(settings)
+    from auscult.corpus import open_data
+    from auscult.fitting import fit as run_fit
+    from auscult.fitting import is_done
+
+    manifest = open_data(data, layout=layout).select(machine_type=machine_type, machine_id=machine_id)
+    _tell(*manifest.notes)
+    if len(manifest.machine_types) > 1:
+        _tell(f"one model for {len(manifest.machine_types)} machine types; usual is one each: --machine-type")
+    checkpoint = target.with_name(target.name + ".checkpoint")
+    if resume and is_done(target, manifest, detector, preset=preset, settings=chosen, seed=seed):
+        checkpoint.unlink(missing_ok=True)
+        print(f"Already done: {target}")
+        return
+    model = run_fit(
+        manifest,
+        detector,
+        preset=preset,
+        settings=chosen,
+        outliers=outliers,
+        false_alarm_rate=false_alarm_rate,
+        seed=seed,
+        budget=budget,
+        device=device,
+        threads=threads or 1,
+        checkpoint=checkpoint,
+        resume=resume,
+        layout=layout,
+    )
+    model.save(target)
+    checkpoint.unlink(missing_ok=True)
+    facts = model.provenance
+    print(f"{model.detector.name} learnt from {facts['n_training_clips']} clips: {target}")
+    _tell(*facts["notes"])
+    if model.calibration.promised:
+        print(model.calibration.promise[0].upper() + model.calibration.promise[1:])
+    else:
+        _tell(model.calibration.promise)
+    _report_broken(model.unusable)
+
+
+@app.command(epilog="Example: [bold]auscult score pump.auscult recordings -o scores.csv[/]")
+def score(
+    model: ModelFile,
+    data: Data,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="scores.csv (or .parquet). Default: standard output.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="test, train or all. Default: test where splits are known.")
+    ] = None,
+    machine_type: MachineType = None,
+    machine_id: MachineID = None,
+    threads: Threads = None,
+    layout: Layout = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")] = False,
+) -> None:
+    """Judge clips: score, p-value and decision of each."""
+    if split not in (None, "test", "train", "all"):
+        raise AuscultError(f"there is no split {split!r}", "choose test, train or all")
+    if output is not None:
+        _check_output(output)
+    from auscult.corpus import open_data
+    from auscult.evaluation.scores import write_scores
+    from auscult.files import digest
+    from auscult.model import load
+    from auscult.scoring import already_learnt, score_table
+
+    fitted = load(model)
+    manifest = open_data(data, layout=layout).select(machine_type=machine_type, machine_id=machine_id)
+    manifest = manifest.for_scoring(split)
+    if not len(manifest):
+        raise AuscultError(f"{data}: no clip in the split {split or 'test'}", "choose another with --split")
+    flattered = already_learnt(fitted, manifest)
+    if flattered:
+        _tell(f"{flattered} of these {len(manifest)} clips were learnt from: their scores flatter the model")
+    partial = output.with_name(output.name + ".partial") if output is not None else None
+    table = score_table(
+        fitted, manifest, partial=partial, identity=digest(model), resume=resume, workers=threads
+    )
+    if output is None:
+        table.to_csv(sys.stdout, index=False, lineterminator="\n")
+    else:
+        write_scores(table, output)
+        assert partial is not None
+        partial.unlink(missing_ok=True)
+        alarms = int((table["decision"] == "anomaly").sum())
+        print(f"{len(table)} clips judged, {alarms} alarms: {output}")
+        if not fitted.calibration.promised:
+            _tell(fitted.calibration.promise)
+    failed = [reason for reason in table["error"] if reason]
+    if failed:
+        _tell(*failed, f"{len(failed)} of {len(table)} clips could not be judged")
+        raise typer.Exit(_DONE_WITH_GAPS)
+
+
+@app.command(epilog="Example: [bold]auscult explain pump.auscult strange.wav -o strange.png[/]")
+def explain(
+    model: ModelFile,
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The recording.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The picture (.png, .svg, .pdf). Default: CLIP.png here.")
+    ] = None,
+) -> None:
+    """Draw where a clip sounds wrong: waveform, log-mel, anomaly map, score, decision."""
+    target = output or Path(f"{clip.stem}.png")
+    _check_output(target)
+    from auscult.corpus import open_data
+    from auscult.evaluation import pictures
+    from auscult.model import load
+
+    shown = pictures.explain(load(model), open_data(clip).clips()[0])
+    pictures.save(pictures.draw(shown), target)
+    print(f"{pictures.describe(shown.region, shown.relative)}\nPicture: {target}")
+
+
+@app.command(epilog="Example: [bold]auscult evaluate scores.csv --json[/]")
+def evaluate(
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="scores.csv, written by `auscult score`.")],
+    truth: Annotated[
+        Path | None, typer.Option(help="Which clips are normal and which are not, where the scores do not say.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Also keep metrics and tables in a folder.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="dcase2020 (one curve per ID) or pooled (per type).")] = "dcase2020",
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """AUC and pAUC per machine ID, per type and overall, with 95 % intervals."""
+    from auscult.corpus.truth import read_truth
+    from auscult.evaluation.folder import write_folder
+    from auscult.evaluation.protocol import evaluate as run_evaluate
+    from auscult.evaluation.scores import read_scores
+
+    table = read_scores(scores)
+    known = read_truth(truth) if truth is not None else None
+    evaluation = run_evaluate(table, truth=known, protocol=protocol, seed=seed)
+    if output is not None:
+        write_folder(output, table, evaluation)
+    if as_json:
+        print(evaluation.json())
+    else:
+        _print_evaluation(evaluation)
+
+
+@app.command(epilog="Example: [bold]auscult report runs -o report.html[/]")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with scores.csv, and models beside it.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The page. Default: report.html in DIR.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the clips lie, if not where the scores say.")] = None,
+    top: Annotated[int, typer.Option(min=0, max=50, help="Most anomalous clips to show of each run.")] = 8,
+) -> None:
+    """Write one self-contained page: tables, curves, the strangest clips to see and hear."""
+    from auscult.evaluation.report import write_report
+
+    target = output or folder / "report.html"
+    _check_output(target)
+    write_report(folder, target, data=data, top=top)
+    print(f"Report: {target}")
+
+
+@app.command(epilog="Examples: [bold]auscult cache[/] · [bold]auscult cache clear[/]")
+def cache(
+    action: Annotated[str | None, typer.Argument(metavar="[clear]", help="`clear` deletes it all.")] = None,
+) -> None:
+    """Look at the log-mels kept on disk, or clear them."""
+    if action not in (None, "clear"):
+        raise AuscultError(f"cannot {action!r} the cache", "say `auscult cache` or `auscult cache clear`")
+    from auscult.store import Store
+
+    store = Store()
+    usage = store.usage()
+    size = f"{usage['bytes'] / 2**20:.1f} MiB, {usage['clips']} clips in {usage['packs']} packs"
+    if action == "clear":
+        store.clear()
+        print(f"Cleared {size}: {store.root}")
+    else:
+        print(f"{size} of at most {store.limit / 2**30:.0f} GiB: {store.root}")
+
+
+def _check_output(path: Path) -> None:
+    from auscult.files import check_writable
+
+    check_writable(path)
+
+
+def _parse_settings(pairs: list[str] | None) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise AuscultError(f"--set {pair}: is no setting", "write it as --set key=value")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def _print_evaluation(evaluation: Any) -> None:
+    from auscult.evaluation import tables
+
+    _print_rich(tables.to_rich(evaluation))
+    for note in tables.notes(evaluation):
+        print(note)
+
+
+def _print_rich(renderable: Any) -> None:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 140
+    Console(width=width).print(renderable)
+
+
+def _tell(*lines: str) -> None:
+    for line in lines:
+        print(f"auscult: {line}", file=sys.stderr)
+
+
+def _report_broken(broken: tuple[Broken, ...]) -> None:
+    if broken:
+        _tell(*(str(b.reason) for b in broken), f"{len(broken)} clips could not be used")
+        raise typer.Exit(_DONE_WITH_GAPS)
+
+
+def _fail(error: AuscultError, debug: bool, status: int, cause: BaseException | None = None) -> NoReturn:
+    if debug:
+        raise cause or error
+    with contextlib.suppress(BrokenPipeError):
+        _tell(str(error))
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The Detector contract."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from auscult.corpus.clip import Clip
+from auscult.errors import AudioError, AuscultError
+from auscult.features import FRONT_ENDS, FrontEnd
+from auscult.parallel import map_in_order
+from auscult.store import Store, clip_logmel
+from auscult.training import Run, TrainingLog
+
+
+class Needs(StrEnum):
+    """What training data a detector cannot do without."""
+
+    NORMALS = "normals"
+    MACHINE_IDS = "machine_ids"
+    OUTLIERS = "outliers"
+
+
+class Config(BaseModel):
+    """Settings that every detector has; each detector adds its own.
+
+    Attributes
+    ----------
+    front_end : str
+        Name of the front end (see `auscult.features.FRONT_ENDS`).
+    channel : int or "mean"
+        Which channel of a recording is judged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    front_end: str = Field(default="dcase2020", description="how a waveform becomes a log-mel")
+    channel: int | str = Field(default=0, description='which channel is judged: a number, or "mean"')
+
+    @field_validator("front_end")
+    @classmethod
+    def _front_end_exists(cls, name: str) -> str:
+        if name not in FRONT_ENDS:
+            raise ValueError(f"a front end is one of {', '.join(FRONT_ENDS)}")
+        return name
+
+    @field_validator("channel")
+    @classmethod
+    def _channel_exists(cls, channel: int | str) -> int | str:
+        if isinstance(channel, str) and not channel.isdigit() and channel != "mean":
+            raise ValueError('a channel is a number from 0, or "mean"')
+        return channel if channel == "mean" else int(channel)
+
+
+class Detector(ABC):
+    """Learns what healthy sounds like; says how far a clip is from it.
+
+    A subclass gives its name, family, paper and settings as class attributes, and implements `fit`,
+    `score_logmel`, `map_logmel`, `state` and `restore`. Nothing else is needed for it to appear in
+    `auscult detectors`, the conformance tests, the benchmark, the docs and the service.
+
+    Parameters
+    ----------
+    config : Config, optional
+        Validated settings; the paper's where none are given.
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    paper: ClassVar[str]
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.NORMALS})
+    exports: ClassVar[bool] = False
+    Config: ClassVar[type[Config]] = Config
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "quick": {}}
+    """Settings by preset. "paper" is what the paper says; "quick" trains in minutes on a laptop."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+        self.front_end: FrontEnd = FRONT_ENDS[self.config.front_end].model_copy(
+            update={"channel": self.config.channel}
+        )
+
+    # What a detector implements -----------------------------------------------------------------
+
+    @abstractmethod
+    def fit(
+        self,
+        train: Sequence[Clip],
+        *,
+        outliers: Sequence[Clip] | None = None,
+        store: Store,
+        budget: float | None = None,
+        seed: int = 0,
+        run: Run | None = None,
+    ) -> TrainingLog:
+        """Learn from healthy clips.
+
+        Parameters
+        ----------
+        train : sequence of Clip
+            Recordings of the healthy machine.
+        outliers : sequence of Clip, optional
+            Recordings of something else, for detectors that need them.
+        store : Store
+            Where log-mels are kept.
+        budget : float, optional
+            Seconds after which training ends.
+        seed : int
+        run : Run, optional
+            Device, threads, checkpoint.
+
+        Returns
+        -------
+        TrainingLog
+
+        Raises
+        ------
+        AuscultError
+            If the data lack what `needs` names, or the training fails.
+        """
+
+    @abstractmethod
+    def score_logmel(self, logmel: torch.Tensor) -> float:
+        """Anomaly score of a clip from its log-mel, shape (n_frames, n_mels); larger is more anomalous."""
+
+    @abstractmethod
+    def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:
+        """Anomaly map of a clip from its log-mel: both of shape (n_frames, n_mels)."""
+
+    @abstractmethod
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """What was learnt: tensors, and facts that JSON can hold."""
+
+    @abstractmethod
+    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        """Take over what `state` of a fitted detector with the same settings returned."""
+
+    @property
+    @abstractmethod
+    def min_frames(self) -> int:
+        """The shortest clip that can be judged, in frames."""
+
+    def n_parameters(self) -> int:
+        """How many trainable parameters the system has; 0 for one that keeps examples instead."""
+        return 0
+
+    # What follows from it -----------------------------------------------------------------------
+
+    def score(self, clips: Sequence[Clip], *, workers: int | None = None) -> np.ndarray:
+        """Anomaly score of each clip; a clip's score does not depend on the others.
+
+        Parameters
+        ----------
+        clips : sequence of Clip
+        workers : int, optional
+            Clips judged at once; default: the cores there are.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_clips,)
+            Larger is more anomalous.
+
+        Raises
+        ------
+        AudioError
+            If a clip cannot be judged; the message names it.
+        """
+        return np.fromiter(map_in_order(self.score_clip, clips, workers), np.float64, len(clips))
+
+    def score_clip(self, clip: Clip) -> float:
+        """Anomaly score of one clip.
+
+        Raises
+        ------
+        AudioError
+            If it cannot be judged; the message names it.
+        """
+        with torch.inference_mode():
+            score = self.score_logmel(self.logmel(clip))
+        if not np.isfinite(score):
+            raise AudioError(f"{clip.path}: its score is {score}", "listen to it; it is unlike any recording")
+        return score
+
+    def anomaly_map(self, clip: Clip) -> np.ndarray:
+        """Anomaly score per mel band and frame.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_mels, n_frames)
+            Aligned with the clip's log-mel; larger is more anomalous.
+
+        Raises
+        ------
+        AudioError
+            If the clip cannot be judged.
+        """
+        with torch.inference_mode():
+            return self.map_logmel(self.logmel(clip)).float().T.contiguous().numpy()
+
+    def logmel(self, clip: Clip) -> torch.Tensor:
+        """The log-mel that the detector hears, shape (n_frames, n_mels).
+
+        Raises
+        ------
+        AudioError
+            If the clip cannot be read or is shorter than one window.
+        """
+        logmel = clip_logmel(clip, self.front_end)
+        if len(logmel) < self.min_frames:
+            raise self.too_short(clip, len(logmel))
+        return logmel
+
+    def too_short(self, clip: Clip, n_frames: int) -> AudioError:
+        """The refusal of a clip of fewer frames than one window."""
+        front = self.front_end
+        shortest = (self.min_frames - 1) * front.hop_length / front.sample_rate
+        return AudioError(
+            f"{clip.path}: the clip is too short: {n_frames} frame{'s' * (n_frames != 1)}",
+            f"{self.name} needs {self.min_frames}, {shortest:.2f} s",
+        )
+
+
+def require_fitted(fitted: object, name: str) -> None:
+    """Refuse to judge before anything was learnt.
+
+    Raises
+    ------
+    AuscultError
+        If `fitted` is None.
+    """
+    if fitted is None:
+        raise AuscultError(f"this {name} has not been fitted", "call fit first, or load a model")

@@ -1,0 +1,35 @@
+"""What `evaluate -o DIR` keeps: scores, metrics and tables, ready for `report`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auscult.evaluation import tables
+from auscult.evaluation.results import Evaluation
+from auscult.evaluation.scores import write_scores
+from auscult.files import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_folder(folder: str | os.PathLike[str], scores: pd.DataFrame, evaluation: Evaluation) -> None:
+    """Write scores.csv, table.md, table.csv and, last, metrics.json: a folder with that file is whole.
+
+    Raises
+    ------
+    AuscultError
+        If the folder cannot be written to.
+    """
+    home = Path(folder)
+    write_scores(scores, home / "scores.csv")
+    texts = {
+        "table.md": tables.to_markdown(evaluation),
+        "table.csv": tables.to_csv(evaluation),
+        "metrics.json": evaluation.json() + "\n",
+    }
+    for name, text in texts.items():
+        with atomic(home / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Layers, losses, masks and schedules that two or more detectors share."""

@@ -1,0 +1,31 @@
+"""Progress with the time left, on standard error, and only when a person is watching."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[..., None]
+"""`advance(steps=1, note="")`: so much more is done; `note` is shown beside the bar."""
+
+
+@contextmanager
+def progress(task: str, total: float | None) -> Iterator[Advance]:
+    """Show a bar for `task` while the block runs; `total` is None where the end is not known."""
+    if not sys.stderr.isatty():
+        yield lambda steps=1, note="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        job = bar.add_task(task, total=total, note="")
+        yield lambda steps=1, note="": bar.update(job, advance=steps, **({"note": note} if note else {}))

@@ -1,0 +1,208 @@
+"""A model and a manifest become a table of scores; a run that was cut short can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from auscult.corpus import Clip, Manifest
+from auscult.errors import AudioError, AuscultError
+from auscult.files import cannot_write
+from auscult.model import Model
+from auscult.parallel import map_in_order
+from auscult.progress import progress
+from auscult.store import clip_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FLUSH_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A clip's score, or why it has none."""
+
+    score: float
+    error: str = ""
+
+
+def judge(model: Model, clips: list[Clip], *, workers: int | None = None) -> Iterator[Judged]:
+    """Score clips one by one, in order; a broken one does not stop the rest.
+
+    Yields
+    ------
+    Judged
+        One for each clip.
+    """
+
+    def one(clip: Clip) -> Judged:
+        try:
+            return Judged(model.detector.score_clip(clip))
+        except AudioError as error:
+            return Judged(float("nan"), str(error))
+
+    return map_in_order(one, clips, workers)
+
+
+def score_table(
+    model: Model,
+    manifest: Manifest,
+    *,
+    partial: Path | None = None,
+    identity: str = "",
+    resume: bool = False,
+    workers: int | None = None,
+) -> pd.DataFrame:
+    """Score every clip of a manifest.
+
+    Parameters
+    ----------
+    model : Model
+    manifest : Manifest
+    partial : Path, optional
+        Where scores are noted as they come, for a run that might be cut short.
+    identity : str
+        What the model is; a partial file of another is not taken up.
+    resume : bool
+        Go on from `partial` if it is there.
+    workers : int, optional
+        Clips judged at once; default: the cores there are.
+
+    Returns
+    -------
+    DataFrame
+        The columns of scores.csv, in the manifest's order.
+
+    Raises
+    ------
+    AuscultError
+        If the partial file belongs to another model, or cannot be written.
+    """
+    import pandas as pd
+
+    clips = manifest.clips()
+    with _Notes(partial, identity, resume) as notes:
+        todo = [clip for clip in clips if notes.known(clip) is None]
+        with progress("Judging clips", len(clips)) as advance:
+            advance(len(clips) - len(todo))
+            for clip, judged in zip(todo, judge(model, todo, workers=workers), strict=True):
+                notes.add(clip, judged)
+                advance()
+        results = [notes.known(clip) or Judged(float("nan"), "was not judged") for clip in clips]
+    scores = np.array([judged.score for judged in results])
+    calibration = model.calibration
+    return pd.DataFrame(
+        {
+            "path": [c.path for c in clips],
+            "machine_type": [c.machine_type for c in clips],
+            "machine_id": [c.machine_id for c in clips],
+            "condition": [c.condition for c in clips],
+            "score": scores,
+            "p_value": calibration.p_values(scores),
+            "threshold": np.nan if calibration.threshold is None else calibration.threshold,
+            "decision": calibration.decide(scores),
+            "error": [judged.error for judged in results],
+        }
+    )
+
+
+def already_learnt(model: Model, manifest: Manifest) -> int:
+    """How many of the clips the model was fitted on: their scores flatter it."""
+    learnt = {_tail(path) for path in model.provenance.get("training_clips", [])}
+    return sum(_tail(path) in learnt for path in manifest.table["path"])
+
+
+def _tail(path: str) -> tuple[str, ...]:
+    """The last folders and the name: the same clip may be reached from elsewhere."""
+    return Path(os.path.abspath(path)).parts[-4:]
+
+
+class _Notes:
+    """Scores noted as they come: a line of JSON each, the first line saying of which model."""
+
+    def __init__(self, path: Path | None, identity: str, resume: bool) -> None:
+        self.path, self.identity, self.resume = path, identity, resume
+        self.judged: dict[str, Judged] = {}
+        self.file: TextIO | None = None
+        self.flushed = time.monotonic()
+
+    def __enter__(self) -> _Notes:
+        if self.path is None:
+            return self
+        if self.resume and self.path.exists():
+            self._take_up()
+        try:
+            self.file = open(self.path, "w", encoding="utf-8")
+            self._write({"model": self.identity})
+            for key, judged in self.judged.items():
+                self._write({"clip": key, "score": _finite(judged.score), "error": judged.error})
+            self.file.flush()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def known(self, clip: Clip) -> Judged | None:
+        """The clip's result, if it is there already."""
+        return self.judged.get(_clip_name(clip))
+
+    def add(self, clip: Clip, judged: Judged) -> None:
+        """Take note of a result."""
+        key = _clip_name(clip)
+        self.judged[key] = judged
+        if self.file is None or self.path is None:
+            return
+        try:
+            self._write({"clip": key, "score": _finite(judged.score), "error": judged.error})
+            if time.monotonic() - self.flushed > _FLUSH_SECONDS:
+                self.file.flush()
+                self.flushed = time.monotonic()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self.file is not None
+        self.file.write(json.dumps(line) + "\n")
+
+    def _take_up(self) -> None:
+        assert self.path is not None
+        lines = list(_whole_lines(self.path))
+        if lines and lines[0].get("model") != self.identity:
+            raise AuscultError(
+                f"{self.path} belongs to another model", "delete it, or score without --resume to begin anew"
+            )
+        for line in lines[1:]:
+            score = float("nan") if line["score"] is None else float(line["score"])
+            self.judged[line["clip"]] = Judged(score, line["error"])
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a partial file; the last may have been cut off in the middle."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                return
+            if isinstance(line, dict) and (line.keys() >= {"clip", "score", "error"} or "model" in line):
+                yield line
+
+
+def _clip_name(clip: Clip) -> str:
+    key = clip_key(clip.file) if clip.file is not None else None
+    return key or f"{clip.path} (not there)"
+
+
+def _finite(score: float) -> float | None:
+    return None if np.isnan(score) else score

@@ -1,0 +1,360 @@
+"""The training loop, and nothing about any one detector.
+
+Batches are drawn by a permutation that only the seed and the epoch determine, so a run that was stopped
+goes on exactly where it was. Checkpoints are safetensors files: tensors and JSON, nothing pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from auscult.errors import AuscultError, TrainingInterrupted
+from auscult.files import atomic
+from auscult.nn.clipping import AutoClip
+from auscult.parallel import torch_threads
+from auscult.progress import progress
+
+CHECKPOINT_SECONDS = 5.0
+"""At most so much work is lost to a power cut; saving takes at most a fiftieth of the time."""
+
+
+class Examples(Protocol):
+    """Training examples that can be gathered by number."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: torch.Tensor) -> torch.Tensor:
+        """Return the examples with these numbers as one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Circumstances of one training run, which do not change what is learnt.
+
+    Attributes
+    ----------
+    device : {"auto", "cpu", "cuda"}
+    threads : int
+        Torch threads on the CPU.
+    checkpoint : Path or None
+        Where to leave the state of an unfinished run.
+    resume : bool
+        Whether to go on from that file if it is there.
+    identity : str
+        What the run is (data, settings, seed): a checkpoint of another run is refused.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    checkpoint: Path | None = None
+    resume: bool = False
+    identity: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one training run is to do.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the examples.
+    batch_size : int
+    max_steps : int or None
+        End after so many steps if the epochs are not done by then.
+    budget : float or None
+        End after so many seconds.
+    schedule : callable or None
+        The factor on the learning rate at a step, counted from 1.
+    clip : AutoClip or float or None
+        Gradient clipping: adaptive, to a fixed norm, or none.
+    """
+
+    epochs: int
+    batch_size: int
+    max_steps: int | None = None
+    budget: float | None = None
+    schedule: Callable[[int], float] | None = None
+    clip: AutoClip | float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What a training run did.
+
+    Attributes
+    ----------
+    steps : int
+    seconds : float
+        Time spent training, over all resumed parts.
+    losses : tuple of float
+        Mean loss of each epoch, the last one perhaps not whole.
+    stopped : {"finished", "steps", "budget"}
+        Why it ended.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    losses: tuple[float, ...] = field(default=())
+    stopped: str = "finished"
+
+
+def train(
+    network: nn.Module,
+    loss: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+    examples: Examples,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    *,
+    seed: int,
+    run: Run | None = None,
+) -> TrainingLog:
+    """Train `network` in place.
+
+    Parameters
+    ----------
+    network : nn.Module
+    loss : callable
+        From the network and a batch to a scalar.
+    examples : Examples
+    optimizer : Optimizer
+        Over the network's parameters.
+    plan : Plan
+    seed : int
+        Decides the order of the examples and any randomness inside `loss`.
+    run : Run, optional
+
+    Returns
+    -------
+    TrainingLog
+
+    Raises
+    ------
+    AuscultError
+        If there are too few examples, the loss becomes NaN or infinite, the device is not there, or the
+        checkpoint belongs to another run.
+    TrainingInterrupted
+        On Ctrl-C or termination, after the checkpoint has been written.
+    """
+    run = run or Run()
+    if len(examples) < 2:
+        raise AuscultError("there are too few training windows", "give longer clips, or more of them")
+    with torch.random.fork_rng(), torch_threads(run.threads), _stop_on_signal() as stop:
+        torch.manual_seed(seed)
+        return _Loop(network, loss, examples, optimizer, plan, seed, run).go(stop)
+
+
+class _Loop:
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+        examples: Examples,
+        optimizer: torch.optim.Optimizer,
+        plan: Plan,
+        seed: int,
+        run: Run,
+    ) -> None:
+        from lightning_fabric import Fabric
+
+        self.fabric = Fabric(accelerator=choose_device(run.device), devices=1)
+        self.network, self.optimizer = self.fabric.setup(network, optimizer)
+        self.raw_network, self.raw_optimizer = network, optimizer
+        self.loss, self.examples, self.plan, self.seed, self.run = loss, examples, plan, seed, run
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        n_batches, rest = divmod(len(examples), plan.batch_size)
+        # Batch normalisation needs two examples; a last batch of one is left out.
+        self.epoch_steps = n_batches + (rest >= 2)
+        total = plan.epochs * self.epoch_steps
+        self.total_steps = min(total, plan.max_steps) if plan.max_steps is not None else total
+        self.stopped_by = "steps" if self.total_steps < total else "finished"
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: list[float] = []
+        self.epoch_loss = 0.0
+
+    def go(self, stop: threading.Event) -> TrainingLog:
+        if self.run.resume:
+            self._load()
+        self.network.train()
+        started = saved = time.monotonic()
+        before, pause = self.seconds, CHECKPOINT_SECONDS
+        with progress("Training", self.total_steps) as advance:
+            advance(self.step)
+            for indices in self._batches():
+                value = self._step(indices)
+                self.seconds = before + time.monotonic() - started
+                advance(note=f"loss {value:.4g}")
+                if stop.is_set():
+                    self._interrupted()
+                if self.plan.budget is not None and self.seconds >= self.plan.budget:
+                    self.stopped_by = "budget" if self.step < self.total_steps else self.stopped_by
+                    break
+                if time.monotonic() - saved > pause:
+                    pause = max(CHECKPOINT_SECONDS, 50 * self._save())
+                    saved = time.monotonic()
+        self.network.eval()
+        unfinished = self.step % self.epoch_steps
+        losses = [*self.losses, self.epoch_loss / unfinished] if unfinished else self.losses
+        return TrainingLog(self.step, self.seconds, tuple(losses), self.stopped_by)
+
+    def _batches(self) -> Iterator[torch.Tensor]:
+        """The batches still to do: each epoch's permutation is a function of seed and epoch alone."""
+        while self.step < self.total_steps:
+            epoch, position = divmod(self.step, self.epoch_steps)
+            generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
+            order = torch.randperm(len(self.examples), generator=generator)
+            for batch in range(position, self.epoch_steps):
+                if self.step == self.total_steps:
+                    return
+                yield order[batch * self.plan.batch_size : (batch + 1) * self.plan.batch_size]
+
+    def _step(self, indices: torch.Tensor) -> float:
+        if self.plan.schedule is not None:
+            factor = self.plan.schedule(self.step + 1)
+            for group, rate in zip(self.raw_optimizer.param_groups, self.base_rates, strict=True):
+                group["lr"] = rate * factor
+        batch = self.fabric.to_device(self.examples.gather(indices))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.network, batch)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise AuscultError(
+                f"training stopped at step {self.step + 1}: the loss is {value}",
+                "look for extreme recordings with `auscult index`, or lower the rate: --set learning_rate=1e-4",
+            )
+        self.fabric.backward(loss)
+        if isinstance(self.plan.clip, AutoClip):
+            self.plan.clip(self.parameters)
+        elif self.plan.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
+        self.optimizer.step()
+        self._count(value)
+        return value
+
+    def _count(self, value: float) -> None:
+        self.step += 1
+        self.epoch_loss += value
+        if self.step % self.epoch_steps == 0:
+            self.losses.append(self.epoch_loss / self.epoch_steps)
+            self.epoch_loss = 0.0
+
+    def _interrupted(self) -> None:
+        self._save()
+        if self.run.checkpoint is None:
+            raise TrainingInterrupted(f"stopped at step {self.step} of {self.total_steps}")
+        raise TrainingInterrupted(
+            f"stopped at step {self.step} of {self.total_steps}", "go on with the same command and --resume"
+        )
+
+    def _save(self) -> float:
+        """Write the checkpoint, if one is wanted; return the seconds it took."""
+        from safetensors.torch import save_file
+
+        if self.run.checkpoint is None:
+            return 0.0
+        started = time.monotonic()
+        tensors = {f"network.{k}": v for k, v in self.raw_network.state_dict().items()}
+        for number, slots in self.raw_optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in slots.items()}
+        tensors["random"] = torch.get_rng_state()
+        if isinstance(self.plan.clip, AutoClip):
+            tensors["clip"] = self.plan.clip.state()
+        counters = {
+            "identity": self.run.identity,
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "epoch_loss": self.epoch_loss,
+        }
+        with atomic(self.run.checkpoint) as temporary:
+            unaliased = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            save_file(unaliased, temporary, metadata={"auscult": json.dumps(counters)})
+        return time.monotonic() - started
+
+    def _load(self) -> None:
+        path = self.run.checkpoint
+        if path is None or not path.exists():
+            return
+        tensors, counters = _read_checkpoint(path)
+        if counters["identity"] != self.run.identity:
+            raise AuscultError(
+                f"{path} belongs to a run with other data, settings or seed",
+                "repeat the first command's arguments, or delete the file to begin anew",
+            )
+        self.raw_network.load_state_dict(
+            {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+        )
+        slots: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, slot = name.split(".", 2)
+                slots.setdefault(int(number), {})[slot] = value
+        state = self.raw_optimizer.state_dict()
+        self.raw_optimizer.load_state_dict({**state, "state": slots})
+        torch.set_rng_state(tensors["random"])
+        if isinstance(self.plan.clip, AutoClip):
+            self.plan.clip.restore(tensors["clip"])
+        self.step, self.seconds = counters["step"], counters["seconds"]
+        self.losses, self.epoch_loss = counters["losses"], counters["epoch_loss"]
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            counters = json.loads(file.metadata()["auscult"])
+            return {name: file.get_tensor(name) for name in file.keys()}, counters  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise AuscultError(f"{path} is no checkpoint of auscult", "delete it and begin anew") from error
+
+
+def choose_device(asked: str) -> str:
+    """Return "cpu" or "cuda".
+
+    Raises
+    ------
+    AuscultError
+        If CUDA is asked for and not there.
+    """
+    if asked not in ("auto", "cpu", "cuda"):
+        raise AuscultError(f"there is no device {asked!r}", "choose auto, cpu or cuda")
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise AuscultError("there is no CUDA device here", "use --device cpu")
+    return asked if asked != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and termination into an event, looked at between steps; a second one ends at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def on_signal(number: int, frame: object) -> None:  # noqa: ARG001
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
