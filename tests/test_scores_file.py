@@ -93,7 +93,7 @@ def test_words_stay_words(tmp_path, word, suffix):
 
 
 def test_a_name_that_is_not_utf8_does_not_cost_the_others(tmp_path):
-    write_scores(table(path=["caf\udce9.wav", "b.wav"]), tmp_path / "s.csv")
+    write_scores(table(path=pd.Series(["caf\udce9.wav", "b.wav"], dtype=object)), tmp_path / "s.csv")
     assert read_scores(tmp_path / "s.csv")["path"].tolist() == ["caf\\udce9.wav", "b.wav"]
 
 
@@ -156,7 +156,9 @@ def test_wrong_files_are_named(tmp_path):
     (tmp_path / "noise.parquet").write_bytes(b"PAR?")
     assert "cannot be read" in complaint(tmp_path / "noise.parquet")
     assert "columns machine_type, machine_id, condition, score" in complaint(written(tmp_path, "path", "a"))
-    assert "column score" in complaint(written(tmp_path, HEADER.replace(",score", ""), ROW))
+    assert "column score" in complaint(
+        written(tmp_path, HEADER.replace(",score", ""), ROW.replace(",0.5", ""))
+    )
     assert "lists no clips" in complaint(written(tmp_path, HEADER))
 
 
@@ -221,5 +223,5 @@ def test_truth_of_other_clips_is_refused(truth):
 
 
 def test_truth_in_other_words_is_refused():
-    with pytest.raises(AuscultError, match="calls 0.wav '1'"):
+    with pytest.raises(AuscultError, match=r"calls 0\.wav '1'"):
         with_truth(table(), {("fan", "0.wav"): "1"})

@@ -133,7 +133,7 @@ def _pick_channel(samples: np.ndarray, channel: Channel, name: str) -> np.ndarra
     if samples.ndim != 2:
         raise AudioError(f"{name}: samples have {samples.ndim} dimensions", "give (n_samples, n_channels)")
     if channel == "mean":
-        return _to_float(samples).mean(axis=1)
+        return np.asarray(_to_float(samples).mean(axis=1))
     if not 0 <= channel < samples.shape[1]:
         raise AudioError(
             f"{name}: there is no channel {channel}; the recording has {samples.shape[1]}",

@@ -30,9 +30,7 @@ app = typer.Typer(
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A folder, a manifest (.csv, .parquet) or a clip.")]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file written by `auscult fit`.")]
-Layout = Annotated[
-    str, typer.Option(help="How a folder is laid out: auto, folder, dcase2020, mimii or toyadmos.")
-]
+Layout = Annotated[str, typer.Option(help="How a folder is laid out: auto, folder, dcase2020, mimii or toyadmos.")]
 MachineType = Annotated[str | None, typer.Option(help="Only this machine type.", metavar="T")]
 MachineID = Annotated[str | None, typer.Option(help="Only this machine ID.", metavar="I")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.")]
@@ -54,7 +52,12 @@ def main() -> None:
     except AuscultError as error:
         _fail(error, debug, _REFUSED)
     except KeyboardInterrupt as error:
-        _fail(AuscultError("stopped", "a long `fit` or `score` goes on with --resume"), debug, _INTERRUPTED, error)
+        _fail(
+            AuscultError("stopped", "a long `fit` or `score` goes on with --resume"),
+            debug,
+            _INTERRUPTED,
+            error,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_DONE_WITH_GAPS)
@@ -157,11 +160,10 @@ def fit(
     machine_type: MachineType = None,
     machine_id: MachineID = None,
     outliers: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Recordings of something else, where a detector needs them.")
+        str | None,
+        typer.Option(metavar="DATA", help="Recordings of something else, where a detector needs them."),
     ] = None,
-    false_alarm_rate: Annotated[
-        float, typer.Option(help="The share of healthy clips that may raise an alarm.")
-    ] = 0.01,
+    false_alarm_rate: Annotated[float, typer.Option(help="The share of healthy clips that may raise an alarm.")] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same model.")] = 0,
     budget: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Train no longer.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -218,11 +220,10 @@ def score(
     model: ModelFile,
     data: Data,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="scores.csv (or .parquet). Default: standard output.")
+        Path | None,
+        typer.Option("-o", "--output", help="scores.csv (or .parquet). Default: standard output."),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="test, train or all. Default: test where splits are known.")
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="test, train or all. Default: test where splits are known.")] = None,
     machine_type: MachineType = None,
     machine_id: MachineID = None,
     threads: Threads = None,
@@ -249,9 +250,7 @@ def score(
     if flattered:
         _tell(f"{flattered} of these {len(manifest)} clips were learnt from: their scores flatter the model")
     partial = output.with_name(output.name + ".partial") if output is not None else None
-    table = score_table(
-        fitted, manifest, partial=partial, identity=digest(model), resume=resume, workers=threads
-    )
+    table = score_table(fitted, manifest, partial=partial, identity=digest(model), resume=resume, workers=threads)
     if output is None:
         table.to_csv(sys.stdout, index=False, lineterminator="\n")
     else:
@@ -273,7 +272,8 @@ def explain(
     model: ModelFile,
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The recording.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The picture (.png, .svg, .pdf). Default: CLIP.png here.")
+        Path | None,
+        typer.Option("-o", "--output", help="The picture (.png, .svg, .pdf). Default: CLIP.png here."),
     ] = None,
 ) -> None:
     """Draw where a clip sounds wrong: waveform, log-mel, anomaly map, score, decision."""
@@ -292,11 +292,13 @@ def explain(
 def evaluate(
     scores: Annotated[Path, typer.Argument(metavar="SCORES", help="scores.csv, written by `auscult score`.")],
     truth: Annotated[
-        Path | None, typer.Option(help="Which clips are normal and which are not, where the scores do not say.")
+        Path | None,
+        typer.Option(help="Which clips are normal and which are not, where the scores do not say."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Also keep metrics and tables in a folder.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Also keep metrics and tables in a folder."),
     ] = None,
     protocol: Annotated[str, typer.Option(help="dcase2020 (one curve per ID) or pooled (per type).")] = "dcase2020",
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,

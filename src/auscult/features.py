@@ -288,7 +288,7 @@ def _mel_matrix(front: FrontEnd) -> np.ndarray:
     weights = np.maximum(0.0, np.minimum(rising, falling))
     if front.mel_norm == "slaney":
         weights *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
-    return weights.astype(np.float32)
+    return np.asarray(weights, dtype=np.float32)
 
 
 FRONT_ENDS: dict[str, FrontEnd] = {

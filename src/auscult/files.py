@@ -65,9 +65,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 def cannot_write(path: Path, error: OSError) -> AuscultError:
     """Turn the system's complaint into one line that names the file and the remedy."""
     reason = (error.strerror or str(error)).lower()
-    return AuscultError(
-        f"cannot write {path}: {reason}", "choose an output folder that is writable and has space"
-    )
+    return AuscultError(f"cannot write {path}: {reason}", "choose an output folder that is writable and has space")
 
 
 def _flush_to_disk(path: Path) -> None:

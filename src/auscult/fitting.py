@@ -234,4 +234,4 @@ def _usual(system: Detector, clips: Sequence[Clip]) -> np.ndarray:
     """Mean anomaly map of healthy clips in each band, shape (n_mels,)."""
     some = clips[:: max(1, len(clips) // _MAPS_FOR_USUAL)][:_MAPS_FOR_USUAL]
     levels = map_in_order(lambda clip: system.anomaly_map(clip).mean(axis=1), some)
-    return np.mean(list(levels), axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(np.mean(list(levels), axis=0, dtype=np.float64), dtype=np.float32)

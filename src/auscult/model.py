@@ -93,11 +93,11 @@ class Model:
         """Return "normal" or "anomaly" for each clip, at the model's false-alarm rate."""
         return self.calibration.decide(self.score(data, rate=rate))
 
-    def decision_function(self, X: Data, *, rate: int | None = None) -> np.ndarray:  # noqa: N803
+    def decision_function(self, X: Data, *, rate: int | None = None) -> np.ndarray:
         """`score`, by the name that PyOD uses: larger is more anomalous."""
         return self.score(X, rate=rate)
 
-    def predict(self, X: Data, *, rate: int | None = None) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Data, *, rate: int | None = None) -> np.ndarray:
         """1 for an anomaly, 0 for a normal clip, as PyOD has it; shape (n_clips,), int."""
         return np.array([decision == "anomaly" for decision in self.decide(X, rate=rate)], dtype=int)
 
@@ -105,7 +105,8 @@ class Model:
 
     def logmel(self, clip: Clip) -> np.ndarray:
         """What the detector hears, in dB, shape (n_mels, n_frames), float32."""
-        return self.detector.logmel(clip).T.contiguous().numpy()
+        logmel: np.ndarray = self.detector.logmel(clip).T.contiguous().numpy()
+        return logmel
 
     def anomaly_map(self, clip: Clip | str | os.PathLike[str]) -> np.ndarray:
         """Anomaly score per mel band and frame, shape (n_mels, n_frames), float32, aligned with the log-mel."""

@@ -10,11 +10,15 @@ Advance = Callable[..., None]
 """`advance(steps=1, note="")`: so much more is done; `note` is shown beside the bar."""
 
 
+def _no_bar(steps: float = 1, note: str = "") -> None:
+    """Nobody is watching."""
+
+
 @contextmanager
 def progress(task: str, total: float | None) -> Iterator[Advance]:
     """Show a bar for `task` while the block runs; `total` is None where the end is not known."""
     if not sys.stderr.isatty():
-        yield lambda steps=1, note="": None
+        yield _no_bar
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

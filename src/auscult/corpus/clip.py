@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from auscult import audio
+from auscult.errors import AudioError
 
 DEFAULT_ID = "id_00"
 """The ID of a machine whose recordings name none."""
@@ -63,5 +64,5 @@ class Clip:
         if self.samples is not None:
             return audio.prepare(self.samples, self.rate, rate, channel, name=self.path)
         if self.file is None:
-            raise audio.AudioError(f"{self.path}: the clip has neither a file nor samples")
+            raise AudioError(f"{self.path}: the clip has neither a file nor samples")
         return audio.read(self.file, rate, channel)

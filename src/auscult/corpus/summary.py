@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAME_LENGTH = 0.01
-"""Clips of a machine type whose lengths differ by less than this share of the median pass for equally long."""
+"""Clips of a machine type that differ in length by less than this share of the median are equally long."""
 
 Read = tuple[Clip, Header]
 """A clip that can be read, and its header."""
@@ -32,7 +32,7 @@ class Summary:
     Attributes
     ----------
     counts : DataFrame
-        One row for each `machine_type, machine_id, split`; the columns `normal, anomaly, unknown` count clips.
+        One row for each `machine_type, machine_id, split`; `normal, anomaly, unknown` count its clips.
     headers : tuple of Header
         One for each clip, in the manifest's order; empty where the files were not opened.
     problems : list of str
@@ -117,7 +117,7 @@ def _counts(manifest: Manifest) -> pd.DataFrame:
     return sizes.reindex(columns=list(CONDITIONS), fill_value=0).rename_axis(columns=None).reset_index()
 
 
-# --- problems of the files ------------------------------------------------------------------------------------
+# --- problems of the files ---------------------------------------------------------------------------------
 
 
 def _unreadable(clips: Sequence[Clip], headers: Sequence[Header]) -> list[str]:
@@ -195,7 +195,7 @@ def _lengths(read: list[Read]) -> str:
     return f"{_range(seconds)}; the shortest is {read[seconds.index(min(seconds))][0].path}"
 
 
-# --- problems of the table ------------------------------------------------------------------------------------
+# --- problems of the table ---------------------------------------------------------------------------------
 
 
 def _unfit_to_train(clips: Sequence[Clip]) -> list[str]:
@@ -203,9 +203,7 @@ def _unfit_to_train(clips: Sequence[Clip]) -> list[str]:
     without = [name for name, its in _machines(clips) if not _can_train(its, training)]
     faulty = [clip.path for clip in clips if clip.split == "train" and clip.condition == "anomaly"]
     return [
-        *_problem(
-            without, "machine has no normal clip to train on", "machines have no normal clip to train on"
-        ),
+        *_problem(without, "machine has no normal clip to train on", "machines have no normal clip to train on"),
         *_problem(faulty, "clip for training is an anomaly", "clips for training are anomalies"),
     ]
 
@@ -242,20 +240,18 @@ def _machines(clips: Iterable[Clip]) -> list[tuple[str, list[Clip]]]:
     return list(machines.items())
 
 
-# --- words ----------------------------------------------------------------------------------------------------
+# --- words -------------------------------------------------------------------------------------------------
 
 
 def _problem(cases: Sequence[str], one: str, many: str) -> list[str]:
     """Nothing, or one line with the number of cases and the first."""
-    return (
-        [f"{_many(len(cases), one, many)} (first: {cases[0]})"]
-        if len(cases) > 1
-        else [f"1 {one} ({case})" for case in cases]
-    )
+    if len(cases) > 1:
+        return [f"{len(cases)} {many} (first: {cases[0]})"]
+    return [f"1 {one} ({case})" for case in cases]
 
 
-def _many(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _totals(summary: Summary) -> str:

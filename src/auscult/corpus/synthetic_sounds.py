@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -12,9 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 RATE = 16_000
 """Sample rate, Hz."""
 
-Wave = NDArray[np.float32]
-Curve = NDArray[np.float64]
+Wave = NDArray[np.floating[Any]]
+"""Samples, or another course over the clip, shape (n,); float32 but for long sums."""
+
+Curve = NDArray[np.floating[Any]]
+"""Magnitudes at the frequencies of `GRID`."""
+
 Turns = NDArray[np.float64]
+"""Revolutions at each sample, shape (n,)."""
+
 Span = tuple[float, float]
 
 GRID = np.linspace(0.0, RATE / 2, 1001)
@@ -152,12 +159,12 @@ def factory(rng: Generator, n: int) -> Wave:
     """Background of a factory hall at RMS 1, never the same: rumble, hum, now and then a distant clank."""
     curve = slope(rng.uniform(-6.0, -3.0))
     for hz in np.exp(rng.uniform(np.log(150.0), np.log(6000.0), 3)):
-        curve *= bump(hz, hz * rng.uniform(0.15, 0.5), rng.uniform(-6.0, 8.0))
+        curve *= bump(hz, hz * rng.uniform(0.15, 0.5), rng.uniform(-6.0, 10.0))
     hall = noise(rng, n, curve) * (1.0 + 0.2 * drift(rng, n))
     mains = tones(rng, turns(rng, n, 50.0), rng.random(8) + 0.1)
     neighbour = tones(rng, turns(rng, n, rng.uniform(90.0, 600.0), 0.002), 0.6 ** np.arange(5))
     hall += rng.uniform(0.05, 0.25) * mains + rng.uniform(0.02, 0.2) * neighbour
-    for _ in range(rng.poisson(n / RATE / 8.0)):
+    for _ in range(rng.poisson(n / RATE / 5.0)):
         place(hall, _clank(rng), rng.uniform(0.0, n / RATE), np.exp(rng.normal(0.0, 0.5)))
     return unit(hall)
 

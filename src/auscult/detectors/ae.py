@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from auscult.detectors.base import DetectorConfig
 from auscult.detectors.registry import register
 from auscult.detectors.windowed import WindowedConfig, WindowedDetector
 from auscult.nn.dense import dense_stack
@@ -72,8 +73,8 @@ class AE(WindowedDetector):
     family = "reconstruction"
     paper = "DCASE 2020 Task 2 baseline (Koizumi et al., 2020)"
     exports = True
-    Config: ClassVar[type[AEConfig]] = AEConfig  # type: ignore[assignment]
-    config: AEConfig  # type: ignore[assignment]
+    Config: ClassVar[type[DetectorConfig]] = AEConfig
+    config: AEConfig
 
     def build(self) -> nn.Module:
         """The network: (batch, frames * n_mels) to the same."""
@@ -90,8 +91,8 @@ class AE(WindowedDetector):
     def errors(self, windows: torch.Tensor) -> torch.Tensor:
         """Squared error at each bin, shape (batch, frames, n_mels)."""
         assert self.network is not None
-        error = (self.network(windows) - windows).square_()
-        return error.view(len(windows), self.config.frames, -1)
+        reconstruction: torch.Tensor = self.network(windows)
+        return (reconstruction - windows).square_().view(len(windows), self.config.frames, -1)
 
     @property
     def predicted(self) -> range:

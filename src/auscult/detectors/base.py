@@ -27,7 +27,7 @@ class Needs(StrEnum):
     OUTLIERS = "outliers"
 
 
-class Config(BaseModel):
+class DetectorConfig(BaseModel):
     """Settings that every detector has; each detector adds its own.
 
     Attributes
@@ -67,7 +67,7 @@ class Detector(ABC):
 
     Parameters
     ----------
-    config : Config, optional
+    config : DetectorConfig, optional
         Validated settings; the paper's where none are given.
     """
 
@@ -76,15 +76,13 @@ class Detector(ABC):
     paper: ClassVar[str]
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.NORMALS})
     exports: ClassVar[bool] = False
-    Config: ClassVar[type[Config]] = Config
+    Config: ClassVar[type[DetectorConfig]] = DetectorConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "quick": {}}
     """Settings by preset. "paper" is what the paper says; "quick" trains in minutes on a laptop."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: DetectorConfig | None = None) -> None:
         self.config = config or self.Config()
-        self.front_end: FrontEnd = FRONT_ENDS[self.config.front_end].model_copy(
-            update={"channel": self.config.channel}
-        )
+        self.front_end: FrontEnd = FRONT_ENDS[self.config.front_end].model_copy(update={"channel": self.config.channel})
 
     # What a detector implements -----------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
+from auscult.detectors.base import DetectorConfig
 from auscult.detectors.registry import register
 from auscult.detectors.windowed import WindowedConfig, WindowedDetector
 from auscult.nn.dense import dense_stack
@@ -30,9 +31,7 @@ class IDNNConfig(WindowedConfig):
     hidden_layers: int = Field(default=4, ge=1, description="layers on each side of the bottleneck")
     width: int = Field(default=128, ge=1, description="units in a layer")
     bottleneck: int = Field(default=8, ge=1, description="units in the bottleneck")
-    autoclip: float | None = Field(
-        default=10.0, ge=0, le=100, description="percentile of adaptive gradient clipping"
-    )
+    autoclip: float | None = Field(default=10.0, ge=0, le=100, description="percentile of adaptive gradient clipping")
 
     @field_validator("frames")
     @classmethod
@@ -62,8 +61,8 @@ class IDNN(WindowedDetector):
     family = "reconstruction"
     paper = "Suefusa et al., 2020, as in Wichern et al., 2021"
     exports = True
-    Config: ClassVar[type[IDNNConfig]] = IDNNConfig  # type: ignore[assignment]
-    config: IDNNConfig  # type: ignore[assignment]
+    Config: ClassVar[type[DetectorConfig]] = IDNNConfig
+    config: IDNNConfig
 
     def build(self) -> nn.Module:
         """The network: (batch, (frames - 1) * n_mels) to (batch, n_mels)."""
@@ -80,7 +79,8 @@ class IDNN(WindowedDetector):
         """Squared error of the centre frame, shape (batch, 1, n_mels)."""
         assert self.network is not None
         context, centre = self._split(windows)
-        return (self.network(context) - centre).square_()[:, None]
+        prediction: torch.Tensor = self.network(context)
+        return (prediction - centre).square_()[:, None]
 
     @property
     def predicted(self) -> range:
@@ -94,4 +94,3 @@ class IDNN(WindowedDetector):
         first = self.config.frames // 2 * n_mels
         context = torch.cat([windows[:, :first], windows[:, first + n_mels :]], dim=1)
         return context, windows[:, first : first + n_mels]
-

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, PositiveInt, field_validator
 
 from auscult.corpus.clip import Clip
-from auscult.detectors.base import Config, Detector, require_fitted
+from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.detectors.registry import register
 from auscult.errors import AuscultError
 from auscult.parallel import map_in_order
@@ -18,7 +18,7 @@ from auscult.store import Store, require_clips
 from auscult.training import Run, TrainingLog
 
 
-class KNNConfig(Config):
+class KNNConfig(DetectorConfig):
     """Settings of the nearest-neighbour detector. All defaults are ours.
 
     Attributes
@@ -62,11 +62,11 @@ class KNN(Detector):
     name = "knn"
     family = "neighbours"
     paper = "ours: the bar that every network must clear"
-    Config: ClassVar[type[KNNConfig]] = KNNConfig  # type: ignore[assignment]
-    config: KNNConfig  # type: ignore[assignment]
+    Config: ClassVar[type[DetectorConfig]] = KNNConfig
+    config: KNNConfig
     min_frames = 1
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__(config)
         self.tensors: dict[str, torch.Tensor] | None = None
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 import auscult.detectors
-from auscult.detectors.base import Config, Detector
+from auscult.detectors.base import Detector, DetectorConfig
 from auscult.errors import AuscultError
 
 _registered: dict[str, type[Detector]] = {}
@@ -71,14 +71,12 @@ def create(name: str, preset: str = "paper", settings: Mapping[str, Any] | None 
     """
     detector = get(name)
     if preset not in detector.presets:
-        raise AuscultError(
-            f"{name} has no preset {preset!r}", f"choose one of {', '.join(sorted(detector.presets))}"
-        )
+        raise AuscultError(f"{name} has no preset {preset!r}", f"choose one of {', '.join(sorted(detector.presets))}")
     values = {**detector.presets[preset], **{k: _parse(v) for k, v in (settings or {}).items()}}
     return detector(validate(detector, values))
 
 
-def validate(detector: type[Detector], values: Mapping[str, Any]) -> Config:
+def validate(detector: type[Detector], values: Mapping[str, Any]) -> DetectorConfig:
     """Check settings.
 
     Raises
@@ -99,7 +97,8 @@ def validate(detector: type[Detector], values: Mapping[str, Any]) -> Config:
         where = ".".join(str(part) for part in first["loc"]) or "settings"
         reason = first["msg"].removeprefix("Value error, ")
         raise AuscultError(
-            f"{detector.name}: the setting {where}={first['input']!r} is wrong", reason[0].lower() + reason[1:]
+            f"{detector.name}: the setting {where}={first['input']!r} is wrong",
+            reason[0].lower() + reason[1:],
         ) from error
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import nn
 
 from auscult.corpus.clip import Clip
-from auscult.detectors.base import Config, Detector, require_fitted
+from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.errors import AuscultError
 from auscult.nn.aggregation import aggregate, check_aggregation
 from auscult.nn.clipping import AutoClip
@@ -22,7 +22,7 @@ _WINDOWS_AT_ONCE = 4096
 """Bounds the memory of a long clip; a ten-second one is one batch."""
 
 
-class WindowedConfig(Config):
+class WindowedConfig(DetectorConfig):
     """Settings of a detector that judges windows of a few frames.
 
     Attributes
@@ -44,9 +44,7 @@ class WindowedConfig(Config):
     batch_size: int = Field(default=512, ge=2, description="windows in a training step")
     learning_rate: PositiveFloat = Field(default=1e-3, description="of Adam")
     max_steps: PositiveInt | None = Field(default=None, description="end after so many steps")
-    autoclip: float | None = Field(
-        default=None, ge=0, le=100, description="percentile of adaptive gradient clipping"
-    )
+    autoclip: float | None = Field(default=None, ge=0, le=100, description="percentile of adaptive gradient clipping")
 
     _aggregation = field_validator("aggregation")(check_aggregation)
 
@@ -57,15 +55,16 @@ class WindowedDetector(Detector):
     A subclass builds the network, says what its loss is, and gives the errors of a batch of windows.
     """
 
-    Config = WindowedConfig
+    Config: ClassVar[type[DetectorConfig]] = WindowedConfig
     config: WindowedConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
-        # Ours: about half a minute on a laptop's core, whatever the number of clips.
-        "quick": {"max_steps": 2500},
+        # Ours: half a minute on a laptop's core, whatever the number of clips; a dozen clips would otherwise
+        # see only some hundred steps, too few even to learn their level.
+        "quick": {"epochs": 2000, "max_steps": 2000},
     }
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__(config)
         self.network: nn.Module | None = None
 
@@ -120,9 +119,7 @@ class WindowedDetector(Detector):
         self.network = network.cpu().eval()
         return log
 
-    def _train(
-        self, network: nn.Module, windows: Any, budget: float | None, seed: int, run: Run | None
-    ) -> TrainingLog:
+    def _train(self, network: nn.Module, windows: Any, budget: float | None, seed: int, run: Run | None) -> TrainingLog:
         config = self.config
         clip = None if config.autoclip is None else AutoClip(config.autoclip)
         plan = Plan(config.epochs, config.batch_size, config.max_steps, budget, clip=clip)

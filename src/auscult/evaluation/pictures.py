@@ -167,8 +167,7 @@ def strangest_region(relative: np.ndarray, front_end: FrontEnd) -> Region:
     margin = margin if n_frames > 8 * margin else 0
     inner = relative[:, margin : n_frames - margin].astype(np.float64)
     rows, columns = (
-        _edges(n, min(most, max(1, n // least)))
-        for n, most, least in zip(inner.shape, _CELLS, _SMALLEST, strict=True)
+        _edges(n, min(most, max(1, n // least))) for n, most, least in zip(inner.shape, _CELLS, _SMALLEST, strict=True)
     )
     total = np.zeros((len(rows), len(columns)))
     cells = np.add.reduceat(np.add.reduceat(inner, rows[:-1], 0), columns[:-1], 1)
@@ -232,7 +231,7 @@ def verdict(score: float, threshold: float | None, p_value: float | None) -> str
         line += f", {'above' if score > threshold else 'not above'} the threshold of {threshold:.4g}"
     if p_value is None:
         return line
-    share = f"{p_value:.0%} of healthy clips score"
+    share = f"{100 * p_value:.0f} % of healthy clips score"
     if p_value < 0.02:
         share = f"1 in {1 / max(p_value, 1e-9):.0f} healthy clips scores"
     return f"{line}; p-value {p_value:.2g}: about {share} as high"
@@ -440,7 +439,8 @@ def _write_headline(figure: Figure, shown: Explanation) -> None:
         bbox={"boxstyle": "round,pad=0.45,rounding_size=0.3", "facecolor": colour, "edgecolor": "none"},
     )  # fmt: skip
     line = verdict(shown.score, shown.threshold, shown.p_value)
-    foot = f"{shown.machine}  ·  detector {shown.detector}  ·  {shown.promise}"
+    promise = shown.promise[:1].upper() + shown.promise[1:]
+    foot = f"{shown.machine}  ·  detector {shown.detector}  ·  {promise}"
     _fit(figure.text(0.075, 0.957, shown.name, color=INK, fontsize=15, fontweight="bold", **plain), 0.68)
     _fit(figure.text(0.075, 0.92, line[0].upper() + line[1:] + ".", color=INK, fontsize=10.5, **plain), 0.86)
     _fit(figure.text(0.075, 0.892, describe(shown.region, shown.relative), color=INK, fontsize=10.5, **plain), 0.86)

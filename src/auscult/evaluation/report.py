@@ -102,9 +102,11 @@ class Gallery:
 class ModelFacts:
     """What the page tells of a model."""
 
+    run: str
     file: str
     detector: str
     promise: str
+    rate: float | None
     details: list[tuple[str, str]]
 
 
@@ -141,8 +143,32 @@ class System:
 
     @property
     def promises(self) -> list[str]:
-        """What its models promise, each once."""
-        return list(dict.fromkeys(_sentence(m.promise) for m in self.models if m.promise))
+        """What its models promise; which of them, where they differ."""
+        said = {model.run: _sentence(model.promise) for model in self.models}
+        if len(set(said.values())) == 1:
+            return [next(iter(said.values()))]
+        return [f"{run}: {promise}" for run, promise in said.items()]
+
+    @property
+    def promised_rate(self) -> float | None:
+        """The false-alarm rate that all of its models promise; None where there is no such rate."""
+        rates = {model.rate for model in self.models}
+        return rates.pop() if len(rates) == 1 and len(self.models) == len(self.runs) else None
+
+    @property
+    def comparison(self) -> str:
+        """How the false alarms counted compare with those promised; empty where either is missing."""
+        promised, counted = self.promised_rate, self.evaluation.overall.false_alarms
+        if promised is None or counted is None:
+            return ""
+        low, high = counted.interval
+        span = f"{_percent(counted.value)} of the normal clips (95 % interval {_percent(low)} to {_percent(high)})"
+        if low > promised:
+            return (
+                f"More false alarms than promised: {span}, where {100 * promised:.3g} % was promised. These clips "
+                "do not sound like those of the calibration: another machine, place, load or microphone?"
+            )
+        return f"False alarms are in keeping with the {100 * promised:.3g} % promised: {span}."
 
 
 def write_report(
@@ -177,9 +203,11 @@ def write_report(
     """
     if top < 0:
         raise AuscultError(f"top is {top}", "give the number of clips to show, 0 or more")
+    if data is not None and not Path(data).exists():
+        raise AuscultError(f"{data}: there is no such folder or manifest", "name the folder that holds the clips")
     check_writable(output)
     root = Path(folder)
-    load = load_model or _default_loader()
+    load = load_model or _load_model
     runs, notes = _find_runs(root)
     runs = [run if run.detector else replace(run, detector=_detector(run, load)) for run in runs]
     systems = _systems(runs)
@@ -267,22 +295,20 @@ def _named(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def _detector(run: Run, load: Callable[[Path], Model]) -> str:
     model, _ = _load(run, load)
-    return model.detector.name if model else run.folder.absolute().name
+    return model.detector.name if model else f"an unnamed detector ({run.name})"
 
 
 def _overlap(runs: Sequence[Run]) -> bool:
     machines = Counter(
-        pair
-        for run in runs
-        for pair in set(zip(run.table["machine_type"], run.table["machine_id"], strict=True))
+        pair for run in runs for pair in set(zip(run.table["machine_type"], run.table["machine_id"], strict=True))
     )
     return any(count > 1 for count in machines.values())
 
 
-def _default_loader() -> Callable[[Path], Model]:
+def _load_model(file: Path) -> Model:
     from auscult.model import load
 
-    return load
+    return load(file)
 
 
 # What the page shows of it ----------------------------------------------------------------------
@@ -303,12 +329,10 @@ class _Budget:
         return True
 
 
-def _fill(
-    system: System, each: int, data: Path | None, load: Callable[[Path], Model], budget: _Budget
-) -> None:
+def _fill(system: System, each: int, data: Path | None, load: Callable[[Path], Model], budget: _Budget) -> None:
     system.rocs = list(_roc_charts(system.table))
+    types = Counter(t for run in system.runs for t in run.table["machine_type"].unique())
     for run in system.runs:
-        title = f", {run.name}" if len(system.runs) > 1 else ""
         model, note = _load(run, load)
         if note:
             system.notes.append(note)
@@ -318,11 +342,12 @@ def _fill(
             judged = clips[clips["score"].notna()]
             if judged.empty:
                 continue
-            system.histograms.append(_histogram(f"{machine_type}{title}", judged))
+            title = str(machine_type) if types[machine_type] == 1 else f"{machine_type}, {run.name}"
+            system.histograms.append(_histogram(title, judged))
             chosen = judged.sort_values("score", ascending=False, kind="stable").head(each)
             cards = [_card(row, run, model, data, budget) for row in chosen.to_dict("records")]
             if cards:
-                system.galleries.append(Gallery(f"{machine_type}{title}", cards))
+                system.galleries.append(Gallery(title, cards))
 
 
 def _load(run: Run, load: Callable[[Path], Model]) -> tuple[Model | None, str]:
@@ -353,7 +378,8 @@ def _model_facts(run: Run, model: Model) -> ModelFacts:
         *((str(key), _plain(value)) for key, value in model.provenance.items()),
     ]
     file = run.model_file.name if run.model_file else ""
-    return ModelFacts(f"{run.name}/{file}", model.detector.name, calibration.promise, details)
+    rate = calibration.false_alarm_rate if calibration.promised else None
+    return ModelFacts(run.name, file, model.detector.name, calibration.promise, rate, details)
 
 
 def _plain(value: object) -> str:
@@ -362,9 +388,7 @@ def _plain(value: object) -> str:
 
 
 def _card(row: dict[str, Any], run: Run, model: Model | None, data: Path | None, budget: _Budget) -> Card:
-    threshold, p_value = (
-        float(row[key]) if np.isfinite(row[key]) else None for key in ("threshold", "p_value")
-    )
+    threshold, p_value = (float(row[key]) if np.isfinite(row[key]) else None for key in ("threshold", "p_value"))
     card = Card(
         name=row["path"],
         machine=f"{row['machine_type']} {row['machine_id']}",
@@ -400,7 +424,15 @@ def _find_clip(path: str, folder: Path, data: Path | None) -> Path | None:
     places = [Path(path), folder / path]
     if data is not None:
         places.append((data if data.is_dir() else data.parent) / path)
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in places if _is_file(place)), None)
+
+
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except (OSError, ValueError):
+        # A name that no file can have.
+        return False
 
 
 def _illustrate(card: Card, clip: Clip, model: Model | None) -> None:
@@ -411,9 +443,7 @@ def _illustrate(card: Card, clip: Clip, model: Model | None) -> None:
     hop = front.hop_length / front.sample_rate
     card.spectrogram = _data_uri("image/png", pictures.spectrogram_png(logmel))
     card.hertz = [((p + 0.5) / front.n_mels, text) for p, text in pictures.frequency_ticks(front, apart=0.16)]
-    card.seconds = [
-        ((s / hop + 0.5) / n_frames, f"{s:g} s") for s in _round_numbers(0, n_frames * hop, 5)[1:]
-    ]
+    card.seconds = [((s / hop + 0.5) / n_frames, f"{s:g} s") for s in _round_numbers(0, n_frames * hop, 6)]
     middle = 0.0
     if model:
         relative = np.asarray(model.relative_map(clip))
@@ -540,9 +570,7 @@ def _round_numbers(low: float, high: float, most: int) -> list[float]:
 def _render(root: Path, systems: list[System], notes: list[str]) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["sentence"] = _sentence
     template = files("auscult.evaluation").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -562,6 +590,10 @@ def _ramp() -> str:
     from matplotlib.colors import to_hex
 
     return ", ".join(to_hex(colour) for colour in colormaps[pictures.MAP_COLOURS](np.linspace(0, 1, 9)))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _sentence(text: str) -> str:

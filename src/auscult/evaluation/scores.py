@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -61,8 +62,7 @@ def write_scores(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         if target.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
-            # A file name that is not UTF-8 must not cost the scores of all the others.
-            table.to_csv(temporary, index=False, lineterminator="\n", errors="backslashreplace")
+            table.to_csv(temporary, index=False, lineterminator="\n", quoting=_quoting(table))
 
 
 def read_scores(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def checked(name: str, table: pd.DataFrame, required: Sequence[str] = INDISPENSA
     table = table.reindex(columns=[*COLUMNS, *others]).reset_index(drop=True)
     for column in table.columns:
         filled = table[column].astype(object).where(table[column].notna(), "")
-        table[column] = _numbers(name, column, filled) if column in NUMBERS else filled.astype(str)
+        table[column] = _numbers(name, column, filled) if column in NUMBERS else filled.map(_text)
     table["condition"] = table["condition"].replace("", "unknown")
     _check_values(name, table, "condition", CONDITIONS)
     _check_values(name, table, "decision", DECISIONS)
@@ -131,9 +131,7 @@ def _read(source: Path) -> pd.DataFrame:
     import pandas as pd
 
     if not source.is_file():
-        raise AuscultError(
-            f"{source}: no such file", "give the table that `auscult score … -o scores.csv` wrote"
-        )
+        raise AuscultError(f"{source}: no such file", "give the table that `auscult score … -o scores.csv` wrote")
     try:
         if source.suffix == ".parquet":
             return pd.read_parquet(source)
@@ -148,6 +146,17 @@ def _read(source: Path) -> pd.DataFrame:
             f"{source}: its rows have more fields than its header", "put names that hold commas in quotes"
         )
     return table
+
+
+def _quoting(table: pd.DataFrame) -> int:
+    # Before Python 3.13 a lone carriage return in a name is not reason enough for csv to quote it.
+    odd = any(table[column].str.contains("\r").any() for column in COLUMNS if column not in NUMBERS)
+    return csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
+
+
+def _text(value: Any) -> str:
+    # A file name that is not UTF-8 must not cost the scores of all the others.
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _numbers(name: str, column: str, values: Iterable[Any]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import nn
@@ -35,7 +36,7 @@ def dense_stack(
     """
     widths = [n_inputs, *hidden]
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+    for inputs, outputs in pairwise(widths):
         layers += [_dense(inputs, outputs, initialisation)]
         layers += [nn.BatchNorm1d(outputs, momentum=0.01, eps=1e-3), nn.ReLU()]
     return nn.Sequential(*layers, _dense(widths[-1], n_outputs, initialisation))
