@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -213,9 +214,17 @@ def test_rows_come_in_natural_order(tmp_path: Path) -> None:
     assert found == ["9/x.wav", "10/x.wav", "a/9.wav", "a/10.wav", "a/c/1.wav", "a-b/1.wav"]
 
 
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 10**9), st.integers(0, 20))))
+def test_numbers_in_names_sort_by_value(parts: list[tuple[str, int, int]]) -> None:
+    def path(part: tuple[str, int, int]) -> str:
+        return f"{part[0]}/rec{part[1]}/{part[2]}.wav"
+
+    assert sorted(map(path, parts), key=natural) == list(map(path, sorted(parts)))
+
+
 @given(st.lists(st.text(alphabet="ab/019٣²-.", max_size=8)))
-def test_natural_order_is_an_order(paths: list[str]) -> None:
-    assert sorted(sorted(paths, key=natural), key=natural) == sorted(paths, key=natural)
+def test_any_names_can_be_sorted(paths: list[str]) -> None:
+    assert sorted(sorted(paths, key=natural)) == sorted(paths)
 
 
 def test_an_unlabelled_folder_is_noted(tmp_path: Path) -> None:
@@ -254,14 +263,26 @@ def test_links_are_followed_without_loops(tmp_path: Path) -> None:
     assert paths == ["a/normal/1.wav", "b/2.wav", "far/3.wav", "gone.wav"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may open every folder")
-def test_a_closed_folder_is_noted(tmp_path: Path) -> None:
+def close(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """Let nobody open the folders of that name, not even the superuser."""
+    scandir = os.scandir
+
+    def refusing(path: Path) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+def test_a_closed_folder_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = grow(tmp_path / "press", "1.wav", "closed/2.wav")
-    (root / "closed").chmod(0)
-    try:
-        assert any("could not be opened (first: closed)" in note for note in open_data(root).notes)
-    finally:
-        (root / "closed").chmod(0o755)
+    close(monkeypatch, "closed")
+    manifest = open_data(root)
+    assert len(manifest) == 1
+    assert any("could not be opened (first: closed)" in note for note in manifest.notes)
+    with pytest.raises(AuscultError, match="closed: the folder cannot be opened"):
+        open_data(root / "closed")
 
 
 def test_a_name_that_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
@@ -273,6 +294,9 @@ def test_a_name_that_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
     manifest = open_data(root)
     assert len(manifest) == 1
     assert any("no valid text" in note and "\\udcff" in note for note in manifest.notes)
+    (root / "1.wav").unlink()
+    with pytest.raises(AuscultError, match="no valid text"):
+        open_data(root)
 
 
 @pytest.mark.slow
@@ -561,6 +585,9 @@ def test_ground_truth_that_is_no_text_or_not_there(tmp_path: Path) -> None:
     for name in ("binary.csv", "binary.parquet", "missing.csv", "missing.parquet"):
         with pytest.raises(AuscultError, match="cannot be read"):
             read_truth(tmp_path / name)
+    pd.DataFrame({"path": ["a.wav"]}).to_parquet(tmp_path / "half.parquet")
+    with pytest.raises(AuscultError, match="lacks path or condition"):
+        read_truth(tmp_path / "half.parquet")
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

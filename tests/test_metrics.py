@@ -61,7 +61,7 @@ counts = st.integers(1, 12).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(counts=counts, max_fpr=st.sampled_from([0.01, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1.0]))
 def test_weighted_areas_are_those_of_scikit_learn(counts, max_fpr):
     normal, anomaly = counts

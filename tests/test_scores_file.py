@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from auscult.corpus.truth import read_truth
 from auscult.errors import AuscultError
 from auscult.evaluation.scores import COLUMNS, read_scores, write_scores
 from auscult.evaluation.truth import with_truth
@@ -64,16 +65,12 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 
 @settings(deadline=None, max_examples=60)
 @given(
-    rows=st.lists(
-        st.tuples(names, names, names, numbers, numbers), min_size=1, max_size=5, unique_by=lambda r: r[0]
-    ),
+    rows=st.lists(st.tuples(names, names, names, numbers, numbers), min_size=1, max_size=5, unique_by=lambda r: r[0]),
     suffix=st.sampled_from([".csv", ".parquet"]),
 )
 def test_every_name_and_number_survives(tmp_path_factory, rows, suffix):
     path, machine_type, machine_id, score, threshold = map(list, zip(*rows, strict=True))
-    before = table(
-        path=path, machine_type=machine_type, machine_id=machine_id, score=score, threshold=threshold
-    )
+    before = table(path=path, machine_type=machine_type, machine_id=machine_id, score=score, threshold=threshold)
     file = tmp_path_factory.mktemp("scores") / f"s{suffix}"
     write_scores(before, file)
     after = read_scores(file)
@@ -156,9 +153,7 @@ def test_wrong_files_are_named(tmp_path):
     (tmp_path / "noise.parquet").write_bytes(b"PAR?")
     assert "cannot be read" in complaint(tmp_path / "noise.parquet")
     assert "columns machine_type, machine_id, condition, score" in complaint(written(tmp_path, "path", "a"))
-    assert "column score" in complaint(
-        written(tmp_path, HEADER.replace(",score", ""), ROW.replace(",0.5", ""))
-    )
+    assert "column score" in complaint(written(tmp_path, HEADER.replace(",score", ""), ROW.replace(",0.5", "")))
     assert "lists no clips" in complaint(written(tmp_path, HEADER))
 
 
@@ -169,9 +164,7 @@ def test_a_score_that_is_no_number_is_named_with_its_row(tmp_path, bad):
 
 
 def test_wrong_rows_are_named(tmp_path):
-    assert "row 2 has condition 'broken'" in complaint(
-        written(tmp_path, HEADER, ROW.replace("normal,0", "broken,0"))
-    )
+    assert "row 2 has condition 'broken'" in complaint(written(tmp_path, HEADER, ROW.replace("normal,0", "broken,0")))
     assert "row 2 has decision 'perhaps'" in complaint(
         written(tmp_path, HEADER, ROW.replace("normal,\n", "").replace("0.9,normal", "0.9,perhaps"))
     )
@@ -184,7 +177,7 @@ def test_wrong_rows_are_named(tmp_path):
 
 def test_truth_completes_and_overrides():
     rows = table(
-        path=["test/a.wav", "test\\b.wav", "c.wav", "d.wav", "e.wav"],
+        path=["test/a.wav", "test/b.wav", "c.wav", "d.wav", "e.wav"],
         machine_type=["fan", "fan", "pump", "pump", "pump"],
         condition=["unknown", "normal", "unknown", "normal", "unknown"],
     )
@@ -214,6 +207,20 @@ def test_truth_tells_which_clips_were_never_scored():
     )
     assert match.without_score == 1
     assert any("no row in the scores: 1" in note for note in match.notes())
+
+
+def test_a_manifest_may_be_the_truth(tmp_path):
+    """Also where clips of both conditions share their file names, as in MIMII."""
+    paths = ["normal/0.wav", "abnormal/0.wav", "abnormal/1.wav"]
+    conditions = ["normal", "anomaly", "anomaly"]
+    listed = pd.DataFrame({"path": paths, "machine_type": "fan", "condition": conditions})
+    listed.to_csv(tmp_path / "manifest.csv", index=False)
+    truth = read_truth(tmp_path / "manifest.csv")
+    for scored in (paths, [str(tmp_path / p) for p in paths]):
+        after, match = with_truth(table(path=scored, condition=["unknown"] * 3), truth)
+        assert after["condition"].tolist() == conditions
+        assert (match.matched, match.unknown, match.without_score) == (3, 0, 0)
+    assert with_truth(table(path=paths[:2]), truth)[1].without_score == 1
 
 
 @pytest.mark.parametrize("truth", [{}, {("pump", "0.wav"): "normal"}, {("fan", "0.wav"): "unknown"}])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,9 @@ _UNKNOWN_LENGTHS = {0, 0xFFFFFFFF, 0x7FFFFFFF}
 """What recorders that write to a pipe leave in a WAV header in place of the length."""
 
 
-def read(path: str | os.PathLike[str], rate: int = 16_000, channel: Channel = 0) -> np.ndarray:
+def read(
+    path: str | os.PathLike[str], rate: int = 16_000, channel: Channel = 0, *, name: str | None = None
+) -> np.ndarray:
     """Read one recording as a mono waveform.
 
     Parameters
@@ -39,6 +41,8 @@ def read(path: str | os.PathLike[str], rate: int = 16_000, channel: Channel = 0)
         Wanted sample rate in Hz; other rates are resampled (soxr, high quality).
     channel : int or "mean"
         Which channel to take. Channel 0 by default, as the users of MIMII and DCASE do.
+    name : str, optional
+        How to call the clip in error messages; its path by default.
 
     Returns
     -------
@@ -50,12 +54,18 @@ def read(path: str | os.PathLike[str], rate: int = 16_000, channel: Channel = 0)
     AudioError
         If there is no such file, no audio in it, no sample, or some of it is missing, NaN or infinite.
     """
-    samples, source_rate = decode(path)
-    return prepare(samples, source_rate, rate, channel, name=os.fspath(path))
+    samples, source_rate = decode(path, name=name)
+    return prepare(samples, source_rate, rate, channel, name=name or os.fspath(path))
 
 
-def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+def decode(path: str | os.PathLike[str], *, name: str | None = None) -> tuple[np.ndarray, int]:
     """Decode a file as it is.
+
+    Parameters
+    ----------
+    path : path-like
+    name : str, optional
+        How to call the clip in error messages; its path by default.
 
     Returns
     -------
@@ -69,17 +79,20 @@ def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     AudioError
         If the file is missing, empty, no audio, truncated, or longer than an hour.
     """
-    name = os.fspath(path)
+    source = os.fspath(path)
+    name = name or source
+    _refuse_what_is_no_file(source, name)
     try:
-        with soundfile.SoundFile(name) as file:
+        with soundfile.SoundFile(source) as file:
             _refuse_long(name, file.frames, file.samplerate)
             declared, rate = file.frames, file.samplerate
             kind = "int16" if file.subtype == "PCM_16" else "float32"
             samples: np.ndarray = file.read(dtype=kind, always_2d=True)
             container = file.format
-    except soundfile.LibsndfileError as error:
-        raise _unreadable(name, error) from error
-    if len(samples) < declared or _is_cut_short(name, container):
+        cut_short = len(samples) < declared or _is_cut_short(source, container)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        raise _unreadable(source, name, error) from error
+    if cut_short:
         raise AudioError(f"{name}: the recording is cut short", "copy it again from its source")
     if len(samples) == 0:
         raise AudioError(f"{name}: the recording holds no samples", "record it again, or leave it out")
@@ -155,17 +168,31 @@ def _refuse_long(name: str, frames: int, rate: int) -> None:
         )
 
 
-def _unreadable(name: str, error: Exception) -> AudioError:
-    path = Path(name)
-    if not path.exists():
-        return AudioError(f"{name}: there is no such file", "check the path")
-    if path.is_dir():
-        return AudioError(f"{name}: is a folder, not a recording", "name a file")
-    if not os.access(path, os.R_OK):
-        return AudioError(f"{name}: may not be read", "mend its permissions")
-    if path.stat().st_size == 0:
-        return AudioError(f"{name}: the file is empty", "copy it again from its source")
-    reason = str(error).split(": ", 1)[-1].rstrip(".").lower()
+def _refuse_what_is_no_file(source: str, name: str) -> None:
+    """Refuse what opening would not, or would wait for for ever: a folder, a pipe, a device."""
+    try:
+        status = os.stat(source)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AudioError(f"{name}: there is no such file", "check the path") from error
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise AudioError(f"{name}: cannot be opened ({reason})", "check the path") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioError(f"{name}: is a folder, not a recording", "name a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(f"{name}: is no ordinary file", "copy the recording into one")
+    if status.st_size == 0:
+        raise AudioError(f"{name}: the file is empty", "copy it again from its source")
+
+
+def _unreadable(source: str, name: str, error: Exception) -> AudioError:
+    if not os.access(source, os.R_OK):
+        gone = not os.access(source, os.F_OK)
+        what, remedy = (
+            ("there is no such file", "check the path") if gone else ("may not be read", "mend its permissions")
+        )
+        return AudioError(f"{name}: {what}", remedy)
+    reason = str(getattr(error, "error_string", error)).rstrip(".").lower()
     return AudioError(f"{name}: no audio could be read ({reason})", "give a WAV, FLAC, OGG or MP3 file")
 
 
@@ -191,10 +218,12 @@ def _wav_is_cut_short(name: str) -> bool:
 
 
 def _ogg_has_end(name: str) -> bool:
-    """Whether the last page of an Ogg stream carries the end-of-stream mark (RFC 3533, section 6)."""
+    """Whether the last page of an Ogg stream is whole and carries the end-of-stream mark (RFC 3533, section 6)."""
     longest_page = 65_307
     with open(name, "rb") as file:
         file.seek(max(0, os.path.getsize(name) - longest_page))
         tail = file.read()
-    last = tail.rfind(b"OggS")
-    return last >= 0 and len(tail) > last + 5 and bool(tail[last + 5] & 4)
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    n_segments = page[26] if len(page) > 26 else 256
+    length = 27 + n_segments + sum(page[27 : 27 + n_segments])
+    return len(page) >= length and bool(page[5] & 4)

@@ -35,6 +35,9 @@ MachineType = Annotated[str | None, typer.Option(help="Only this machine type.",
 MachineID = Annotated[str | None, typer.Option(help="Only this machine ID.", metavar="I")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.")]
 
+# Of typer itself, or in its older versions of click: the class that all complaints about usage share.
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
 _DONE_WITH_GAPS = 1
 _REFUSED = 2
 _INTERRUPTED = 130
@@ -46,7 +49,13 @@ def main() -> None:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        status = app(prog_name="auscult", standalone_mode=False) or 0
+        sys.stdout.flush()
+        if status == _INTERRUPTED:  # typer's word for Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(status)
+    except _UsageError as error:
+        _refuse_usage(error, debug)
     except TrainingInterrupted as error:
         _fail(error, debug, _INTERRUPTED)
     except AuscultError as error:
@@ -63,6 +72,11 @@ def main() -> None:
         sys.exit(_DONE_WITH_GAPS)
     except MemoryError as error:
         _fail(AuscultError("the memory is full", "use fewer --threads or shorter clips"), debug, _REFUSED, error)
+    except OSError as error:
+        what = f"{error.filename or 'standard output'}: {(error.strerror or str(error)).lower()}"
+        _fail(
+            AuscultError(what, "see that it is there, permitted, and that the disk has space"), debug, _REFUSED, error
+        )
 
 
 @app.callback(invoke_without_command=True)
@@ -184,18 +198,16 @@ def fit(
     if len(manifest.machine_types) > 1:
         _tell(f"one model for {len(manifest.machine_types)} machine types; usual is one each: --machine-type")
     checkpoint = target.with_name(target.name + ".checkpoint")
-    if resume and is_done(target, manifest, detector, preset=preset, settings=chosen, seed=seed):
+    how: dict[str, Any] = {"preset": preset, "settings": chosen, "false_alarm_rate": false_alarm_rate, "seed": seed}
+    if resume and is_done(target, manifest, detector, **how):
         checkpoint.unlink(missing_ok=True)
         print(f"Already done: {target}")
         return
     model = run_fit(
         manifest,
         detector,
-        preset=preset,
-        settings=chosen,
+        **how,
         outliers=outliers,
-        false_alarm_rate=false_alarm_rate,
-        seed=seed,
         budget=budget,
         device=device,
         threads=threads or 1,
@@ -389,14 +401,25 @@ def _print_rich(renderable: Any) -> None:
 
 
 def _tell(*lines: str) -> None:
+    """Write to standard error, one line each, whatever a file's name holds."""
     for line in lines:
-        print(f"auscult: {line}", file=sys.stderr)
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+        print(f"auscult: {shown}", file=sys.stderr)
 
 
 def _report_broken(broken: tuple[Broken, ...]) -> None:
     if broken:
         _tell(*(str(b.reason) for b in broken), f"{len(broken)} clips could not be used")
         raise typer.Exit(_DONE_WITH_GAPS)
+
+
+def _refuse_usage(error: typer.BadParameter, debug: bool) -> NoReturn:
+    """Say what is wrong with the command itself; without any arguments, the help has just been shown."""
+    what = error.format_message().strip()
+    if not what:
+        sys.exit(_REFUSED)
+    path = error.ctx.command_path if error.ctx else "auscult"
+    _fail(AuscultError(what.rstrip("."), f"see {path} --help"), debug, _REFUSED, error)
 
 
 def _fail(error: AuscultError, debug: bool, status: int, cause: BaseException | None = None) -> NoReturn:

@@ -49,14 +49,15 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     AuscultError
-        If `path` is a folder, or its folder cannot be made or written to.
+        If `path` is a folder, or its folder (the nearest that is there) cannot be written to.
     """
     target = Path(path)
-    if target.is_dir():
-        raise AuscultError(f"{target} is a folder", "name a file inside it as the output")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target.parent):
+        if target.is_dir():
+            raise AuscultError(f"{target} is a folder", "name a file inside it as the output")
+        # Folders that are yet to be made are left to the writing: a refused command leaves nothing behind.
+        there = next(folder for folder in target.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise cannot_write(target, error) from error

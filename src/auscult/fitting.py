@@ -22,7 +22,7 @@ from auscult.errors import AuscultError
 from auscult.model import Model
 from auscult.parallel import map_in_order
 from auscult.store import Broken, Store, clip_key, require_clips
-from auscult.training import Run
+from auscult.training import Run, choose_device
 
 DEFAULT_DETECTOR = "ae"
 
@@ -95,6 +95,9 @@ def fit(
         If it was stopped; the checkpoint is there.
     """
     check_rate(false_alarm_rate)
+    choose_device(device)
+    if budget is not None and not budget >= 0:
+        raise AuscultError(f"a budget of {budget} seconds is not possible", "choose 0 or more")
     system = registry.create(detector, preset, settings)
     clips = training_clips(data, machine_type=machine_type, machine_id=machine_id, layout=layout)
     others = _outliers(system, outliers, layout)
@@ -158,6 +161,7 @@ def is_done(
     *,
     preset: str = "quick",
     settings: Mapping[str, Any] | None = None,
+    false_alarm_rate: float = 0.01,
     seed: int = 0,
     store: Store | None = None,
 ) -> bool:
@@ -167,6 +171,8 @@ def is_done(
     try:
         there = models.load(path)
     except AuscultError:
+        return False
+    if there.calibration.false_alarm_rate != false_alarm_rate:
         return False
     system = registry.create(detector, preset, settings)
     usable = _usable(system, training_clips(data), store or Store())[0]

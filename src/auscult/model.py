@@ -105,8 +105,7 @@ class Model:
 
     def logmel(self, clip: Clip) -> np.ndarray:
         """What the detector hears, in dB, shape (n_mels, n_frames), float32."""
-        logmel: np.ndarray = self.detector.logmel(clip).T.contiguous().numpy()
-        return logmel
+        return np.array(self.detector.logmel(clip).T)
 
     def anomaly_map(self, clip: Clip | str | os.PathLike[str]) -> np.ndarray:
         """Anomaly score per mel band and frame, shape (n_mels, n_frames), float32, aligned with the log-mel."""
@@ -118,7 +117,7 @@ class Model:
         Some bands are harder to predict than others on any machine; dividing by what healthy clips show there
         leaves what is unusual.
         """
-        return self.anomaly_map(clip) / np.maximum(self.usual, 1e-12)[:, None]
+        return np.asarray(self.anomaly_map(clip) / np.maximum(self.usual, 1e-12)[:, None])
 
     # Keeping ----------------------------------------------------------------------------------------
 

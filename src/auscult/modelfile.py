@@ -1,7 +1,7 @@
 """A fitted detector becomes one file, and back: tensors and JSON, no code.
 
 A model file is a safetensors file. Its metadata holds one key, `auscult`, with JSON: format version, auscult
-version, detector, settings, front end, calibration, provenance, and a digest of the tensors.
+version, detector, settings, front end, calibration, provenance, and a digest of all this and the tensors.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], tensors: dict[st
     AuscultError
         If it cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"format_version": FORMAT_VERSION, **header, "digest": _digest(whole)}
+    header = {"format_version": FORMAT_VERSION, **header}
+    header["digest"] = _digest(header, whole)
     with atomic(path) as temporary:
-        save_file(whole, temporary, metadata={_KEY: json.dumps(header, allow_nan=False)})
+        temporary.write_bytes(save(whole, {_KEY: json.dumps(header, allow_nan=False)}))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -66,15 +67,15 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.
     try:
         header: dict[str, Any] = json.loads(metadata[_KEY])
         version = int(header["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise _damaged(source, "its description cannot be read") from error
     if version > FORMAT_VERSION:
         raise AuscultError(
             f"{source}: was written by a later auscult ({header.get('auscult_version', '?')}, format {version})",
             f"this one reads format {FORMAT_VERSION}; upgrade it: pip install --upgrade auscult",
         )
-    if header.get("digest") != _digest(tensors):
-        raise _damaged(source, "its tensors are not those that were written")
+    if header.pop("digest", None) != _digest(header, tensors):
+        raise _damaged(source, "its content is not what was written")
     return header, tensors
 
 
@@ -82,8 +83,8 @@ def _damaged(source: Path, how: str) -> AuscultError:
     return AuscultError(f"{source}: the model file is damaged: {how}", "copy it again, or fit it anew")
 
 
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(header).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -140,6 +140,7 @@ class _Notes:
         if self.resume and self.path.exists():
             self._take_up()
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = open(self.path, "w", encoding="utf-8")
             self._write({"model": self.identity})
             for key, judged in self.judged.items():
@@ -149,9 +150,14 @@ class _Notes:
             raise cannot_write(self.path, error) from error
         return self
 
-    def __exit__(self, *details: object) -> None:
-        if self.file is not None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if self.file is None or self.path is None:
+            return
+        try:
             self.file.close()
+        except OSError as error:
+            if kind is None:  # else that failure is the one to tell of
+                raise cannot_write(self.path, error) from error
 
     def known(self, clip: Clip) -> Judged | None:
         """The clip's result, if it is there already."""

@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,29 +140,32 @@ class Store:
         AuscultError
             If the store cannot be written to.
         """
-        in_memory = [c for c in clips if c.file is None]
-        keys = {id(c): clip_key(c.file) for c in clips if c.file is not None}
-        folder = self.root / FORMAT / _front_end_key(front_end)
-        found, broken = self._fill(folder, [c for c in clips if c.file is not None], keys, front_end)
-        computed = {id(c): _attempt(c, front_end) for c in in_memory}
+        keys = [clip_key(clip.file) if clip.file is not None else None for clip in clips]
+        wanted = {key: clip for key, clip in zip(keys, clips, strict=True) if key is not None}
+        found, unread = self._fill(self.root / FORMAT / _front_end_key(front_end), wanted, front_end)
         good: list[Clip] = []
         spectra: list[np.ndarray] = []
-        for clip in clips:
-            held = computed.get(id(clip))
-            if isinstance(held, AudioError):
-                broken.append(Broken(clip, held))
-                continue
-            spectrum = held if held is not None else found.get(keys.get(id(clip)) or "")
-            if spectrum is not None:
+        broken: list[Broken] = []
+        for key, clip in zip(keys, clips, strict=True):
+            outcome: np.ndarray | AudioError | None = found.get(key or "")
+            if outcome is None and wanted.get(key or "") is clip:
+                outcome = unread.get(key or "")
+            if outcome is None:
+                # It has no file, or is a copy of a broken one, or another process has just made room.
+                outcome = _attempt(clip, front_end)
+            if isinstance(outcome, AudioError):
+                broken.append(Broken(clip, outcome))
+            else:
                 good.append(clip)
-                spectra.append(spectrum)
+                spectra.append(outcome)
         return LogMels(good, spectra, broken)
 
     def _fill(
-        self, folder: Path, clips: Sequence[Clip], keys: dict[int, str | None], front_end: FrontEnd
-    ) -> tuple[dict[str, np.ndarray], list[Broken]]:
-        if not clips:
-            return {}, []
+        self, folder: Path, wanted: dict[str, Clip], front_end: FrontEnd
+    ) -> tuple[dict[str, np.ndarray], dict[str, AudioError]]:
+        """The log-mels of the clips wanted, computed where they are not there yet, and why some are not to be had."""
+        if not wanted:
+            return {}, {}
         from filelock import FileLock
 
         try:
@@ -170,32 +173,30 @@ class Store:
             with FileLock(folder / "lock"):
                 _sweep(folder)
                 found = _open_packs(folder, front_end.n_mels)
-                wanted = {k: c for c in clips if (k := keys[id(c)]) and k not in found}
-                missing = [c for c in clips if keys[id(c)] is None]
-                broken = [Broken(c, _failure(c, front_end)) for c in missing]
-                broken += _add(folder, wanted, front_end)
-                if wanted:
+                missing = {key: clip for key, clip in wanted.items() if key not in found}
+                unread = _add(folder, missing, front_end)
+                if missing:
                     found = _open_packs(folder, front_end.n_mels)
-                used = {k for k in keys.values() if k}
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-        self._make_room(folder, used)
-        return found, broken
+                self._make_room(folder, wanted.keys())
+        except (OSError, AuscultError) as error:
+            what = error.what if isinstance(error, AuscultError) else cannot_write(folder, error).what
+            remedy = "make room (`auscult cache clear`) or name another folder in AUSCULT_CACHE"
+            raise AuscultError(what, remedy) from error
+        return found, unread
 
-    def _make_room(self, folder: Path, used: set[str]) -> None:
+    def _make_room(self, folder: Path, used: Set[str]) -> None:
         """Drop the packs longest unused until the store is within its limit; those just used stay."""
-        in_use = {pack.stem for pack in folder.glob("*.json") if used & _index(pack).keys()}
-        for name in in_use:
-            (folder / f"{name}.json").touch()
-        packs = sorted(self._packs(), key=lambda pack: pack.stat().st_mtime)
+        in_use = {pack for pack in folder.glob("*.json") if used & _index(pack).keys()}
+        for pack in in_use:
+            pack.touch()
+        packs = sorted(self._packs(), key=_last_used)
         size = sum(_size(pack) for pack in packs)
         for pack in packs:
             if size <= self.limit:
                 return
-            if pack.parent != folder or pack.stem not in in_use:
+            if pack not in in_use:
                 size -= _size(pack)
-                pack.unlink(missing_ok=True)
-                pack.with_suffix(".frames").unlink(missing_ok=True)
+                _drop(pack)
 
     def _packs(self) -> Iterator[Path]:
         return (self.root / FORMAT).glob("*/*.json")
@@ -210,8 +211,16 @@ class Store:
         }
 
     def clear(self) -> None:
-        """Delete everything. Log-mels are computed again when they are next needed."""
+        """Delete everything. Log-mels are computed again when they are next needed.
+
+        Raises
+        ------
+        AuscultError
+            If something is still there.
+        """
         shutil.rmtree(self.root / FORMAT, ignore_errors=True)
+        if self.usage()["packs"]:
+            raise AuscultError(f"{self.root}: could not be cleared", "see who may write there, and who uses it now")
 
 
 def default_root() -> Path:
@@ -230,7 +239,7 @@ def clip_key(file: Path) -> str | None:
     """
     try:
         status = os.stat(file)
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return None
     identity = (os.path.realpath(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
@@ -266,34 +275,32 @@ def _attempt(clip: Clip, front_end: FrontEnd) -> np.ndarray | AudioError:
         return AudioError(named, error.remedy)
 
 
-def _failure(clip: Clip, front_end: FrontEnd) -> AudioError:
-    outcome = _attempt(clip, front_end)
-    return outcome if isinstance(outcome, AudioError) else AudioError(f"{clip.path}: changed while being read")
-
-
-def _add(folder: Path, wanted: dict[str, Clip], front_end: FrontEnd) -> list[Broken]:
-    """Compute the clips wanted and write them pack by pack; return those that could not be read."""
-    broken: list[Broken] = []
+def _add(folder: Path, wanted: dict[str, Clip], front_end: FrontEnd) -> dict[str, AudioError]:
+    """Compute the clips wanted and write them pack by pack; return why some could not be read."""
+    unread: dict[str, AudioError] = {}
     names = list(wanted)
     with progress("Log-mel spectrograms", len(names)) as advance:
         for start in range(0, len(names), _CLIPS_A_PACK):
             some = {name: wanted[name] for name in names[start : start + _CLIPS_A_PACK]}
             spectra = map_in_order(lambda clip: _attempt(clip, front_end), some.values())
-            pack = folder / uuid.uuid4().hex
+            pack = folder / f"{uuid.uuid4().hex}.json"
             index: dict[str, tuple[int, int]] = {}
             n_frames = 0
-            with open(pack.with_suffix(".frames"), "wb") as file:
-                for (name, clip), spectrum in zip(some.items(), spectra, strict=True):
+            with atomic(pack.with_suffix(".frames")) as temporary, open(temporary, "wb") as file:
+                for name, spectrum in zip(some, spectra, strict=True):
                     advance()
                     if isinstance(spectrum, AudioError):
-                        broken.append(Broken(clip, spectrum))
+                        unread[name] = spectrum
                         continue
                     file.write(spectrum.data)
                     index[name] = (n_frames, len(spectrum))
                     n_frames += len(spectrum)
-            with atomic(pack.with_suffix(".json")) as temporary:
+            if not index:
+                _drop(pack)
+                continue
+            with atomic(pack) as temporary:
                 temporary.write_text(json.dumps({"n_frames": n_frames, "clips": index}))
-    return broken
+    return unread
 
 
 def _open_packs(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
@@ -301,25 +308,43 @@ def _open_packs(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for pack in sorted(folder.glob("*.json")):
         index = _index(pack)
-        if not index:
+        try:
+            base = _map(pack.with_suffix(".frames"), index, n_mels)
+        except (OSError, ValueError):
+            _drop(pack)
             continue
-        frames = pack.with_suffix(".frames")
-        n_frames = max(offset + length for offset, length in index.values())
-        if not frames.exists() or frames.stat().st_size != n_frames * n_mels * 4:
-            pack.unlink()
-            frames.unlink(missing_ok=True)
-            continue
-        base = np.asarray(np.memmap(frames, np.float32, "r", shape=(n_frames, n_mels)))
         found.update({name: base[offset : offset + n] for name, (offset, n) in index.items()})
     return found
 
 
+def _map(frames: Path, index: dict[str, tuple[int, int]], n_mels: int) -> np.ndarray:
+    """Map a pack's frames, shape (n_frames, n_mels); ValueError if they are not what its index says."""
+    n_frames = max((offset + length for offset, length in index.values()), default=0)
+    if not n_frames or frames.stat().st_size != n_frames * n_mels * 4:
+        raise ValueError(frames)
+    return np.asarray(np.memmap(frames, np.float32, "r", shape=(n_frames, n_mels)))
+
+
 def _index(pack: Path) -> dict[str, tuple[int, int]]:
+    """Where each clip lies in a pack: its first frame and how many there are; empty for a damaged index."""
     try:
-        clips: dict[str, tuple[int, int]] = json.loads(pack.read_text())["clips"]
-    except (OSError, ValueError, KeyError):
+        clips = json.loads(pack.read_text())["clips"]
+        return {name: (int(offset), int(length)) for name, (offset, length) in clips.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return clips
+
+
+def _drop(pack: Path) -> None:
+    """Delete a pack: its index first, without which the frames do not count."""
+    pack.unlink(missing_ok=True)
+    pack.with_suffix(".frames").unlink(missing_ok=True)
+
+
+def _last_used(pack: Path) -> float:
+    try:
+        return pack.stat().st_mtime
+    except OSError:  # another process has just dropped it
+        return 0.0
 
 
 def _sweep(folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -27,7 +28,8 @@ from auscult.parallel import torch_threads
 from auscult.progress import progress
 
 CHECKPOINT_SECONDS = 5.0
-"""At most so much work is lost to a power cut; saving takes at most a fiftieth of the time."""
+"""At most so much work is lost to a power cut; saving takes at most a fiftieth of the time. The environment
+variable AUSCULT_CHECKPOINT_SECONDS overrides it."""
 
 
 class Examples(Protocol):
@@ -192,7 +194,8 @@ class _Loop:
             self._load()
         self.network.train()
         started = saved = time.monotonic()
-        before, pause = self.seconds, CHECKPOINT_SECONDS
+        before, between = self.seconds, _checkpoint_seconds()
+        pause = between
         with progress("Training", self.total_steps) as advance:
             advance(self.step)
             for indices in self._batches():
@@ -205,7 +208,7 @@ class _Loop:
                     self.stopped_by = "budget" if self.step < self.total_steps else self.stopped_by
                     break
                 if time.monotonic() - saved > pause:
-                    pause = max(CHECKPOINT_SECONDS, 50 * self._save())
+                    pause = max(between, 50 * self._save())
                     saved = time.monotonic()
         self.network.eval()
         unfinished = self.step % self.epoch_steps
@@ -263,7 +266,7 @@ class _Loop:
 
     def _save(self) -> float:
         """Write the checkpoint, if one is wanted; return the seconds it took."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         if self.run.checkpoint is None:
             return 0.0
@@ -283,7 +286,7 @@ class _Loop:
         }
         with atomic(self.run.checkpoint) as temporary:
             unaliased = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-            save_file(unaliased, temporary, metadata={"auscult": json.dumps(counters)})
+            temporary.write_bytes(save(unaliased, {"auscult": json.dumps(counters)}))
         return time.monotonic() - started
 
     def _load(self) -> None:
@@ -311,6 +314,14 @@ class _Loop:
             self.plan.clip.restore(tensors["clip"])
         self.step, self.seconds = counters["step"], counters["seconds"]
         self.losses, self.epoch_loss = counters["losses"], counters["epoch_loss"]
+
+
+def _checkpoint_seconds() -> float:
+    asked = os.environ.get("AUSCULT_CHECKPOINT_SECONDS")
+    try:
+        return CHECKPOINT_SECONDS if not asked else float(asked)
+    except ValueError as error:
+        raise AuscultError(f"AUSCULT_CHECKPOINT_SECONDS={asked} is no number of seconds", "write it as 5") from error
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -65,4 +65,4 @@ class Clip:
             return audio.prepare(self.samples, self.rate, rate, channel, name=self.path)
         if self.file is None:
             raise AudioError(f"{self.path}: the clip has neither a file nor samples")
-        return audio.read(self.file, rate, channel)
+        return audio.read(self.file, rate, channel, name=self.path)

@@ -27,9 +27,7 @@ NEARLY_ALL = 0.95
 MANIFEST_ENDINGS = (".csv", ".parquet")
 
 
-def open_data(
-    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, layout: str = "auto"
-) -> Manifest:
+def open_data(data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, layout: str = "auto") -> Manifest:
     """Open what a command is given as DATA.
 
     Parameters

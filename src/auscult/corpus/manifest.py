@@ -134,8 +134,7 @@ class Manifest:
         if missing:
             raise AuscultError(
                 f"{source}: the manifest lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}",
-                f"its header must name {', '.join(REQUIRED)}; "
-                f"`auscult index FOLDER -o {source.name}` writes one",
+                f"its header must name {', '.join(REQUIRED)}; `auscult index FOLDER -o {source.name}` writes one",
             )
         if table.empty:
             raise AuscultError(f"{source}: the manifest lists no clips", "add a row for each clip")

@@ -69,7 +69,7 @@ def is_recording(name: str) -> bool:
 
 def absolute(path: str | os.PathLike[str]) -> Path:
     """The path from the root of the file system, without `.` and `..`; links keep their own names."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
+    return Path(os.path.abspath(path))  # resolve() would follow links
 
 
 def natural(path: str) -> list[str | int]:
@@ -79,9 +79,7 @@ def natural(path: str) -> list[str | int]:
     return pieces
 
 
-def _sort_out(
-    entry: os.DirEntry[str], folder: str, found: Found, waiting: list[str], links: list[str]
-) -> None:
+def _sort_out(entry: os.DirEntry[str], folder: str, found: Found, waiting: list[str], links: list[str]) -> None:
     name = entry.name
     if name.startswith("."):
         return

@@ -44,10 +44,10 @@ from auscult.corpus.synthetic_take import (
 # reaches a mean AUC between about 0.65 and 0.9 on every type, while single faults range from nearly hidden
 # (timing) to plain (new lines in the spectrum).
 FAULTS: dict[str, dict[str, float]] = {
-    "fan": {"imbalance": 0.35, "bearing": 0.12, "obstruction": 0.6, "rattle": 0.12},
-    "pump": {"leak": 0.13, "cavitation": 0.12, "clogging": 0.5, "bearing": 0.12},
+    "fan": {"imbalance": 0.28, "bearing": 0.1, "obstruction": 0.5, "rattle": 0.09},
+    "pump": {"leak": 0.15, "cavitation": 0.12, "clogging": 0.5, "bearing": 0.14},
     "slider": {"missing-stroke": 0.15, "late-stroke": 0.5, "dry-rail": 0.3, "rail-damage": 1.0},
-    "valve": {"missing-stroke": 0.15, "late-stroke": 0.5, "leak": 0.06, "sticking": 0.5},
+    "valve": {"missing-stroke": 0.15, "late-stroke": 0.5, "leak": 0.06, "sticking": 0.6},
     "ToyCar": {"detuned-motor": 0.03, "imbalance": 0.3, "gear-damage": 0.8, "rattle": 0.8},
     "ToyConveyor": {"slipping-belt": 0.6, "bearing": 0.12, "damaged-roller": 1.5, "detuned-motor": 0.05},
 }
@@ -149,7 +149,7 @@ def slider(take: Take) -> Wave:
     strokes = lengthened(spans, 0.07)
     match take.fault:
         case "missing-stroke":  # strength: share of the strokes that fail
-            missing_strokes(take, moving, strokes)
+            missing_strokes(take, moving, strokes, hum=0.25)
         case "late-stroke":  # strength: delay as a share of the standstill
             late_strokes(take, moving, strokes, take.strength * (every - lasting - 0.07))
         case "dry-rail":  # strength: RMS of the squeak in the middle of each stroke
@@ -189,7 +189,7 @@ def valve(take: Take) -> Wave:
     strokes = [(float(o), float(c) + 0.06) for o, c in zip(opens, closes, strict=True)]
     match take.fault:
         case "missing-stroke":  # strength: share of the strokes that fail
-            missing_strokes(take, working, strokes)
+            missing_strokes(take, working, strokes, hum=0.1)
         case "late-stroke":  # strength: delay as a share of the time at rest
             late_strokes(take, working, strokes, take.strength * (every - open_for - 0.1))
         case "leak":  # strength: RMS of the air that escapes while the valve should be shut

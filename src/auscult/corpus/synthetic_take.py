@@ -20,6 +20,8 @@ from auscult.corpus.synthetic_sounds import (
     place,
     ring,
     strikes,
+    tones,
+    turns,
     unit,
 )
 
@@ -89,10 +91,12 @@ def bearing(take: Take, rotation: Turns, hz: float) -> None:
     take.add(take.strength * unit(blows), hz - 800.0, hz + 800.0)
 
 
-def missing_strokes(take: Take, working: Wave, strokes: list[Span]) -> None:
-    """Silence some strokes; strength: the share of them."""
+def missing_strokes(take: Take, working: Wave, strokes: list[Span], hum: float) -> None:
+    """Let some strokes fail: the drive only hums, at RMS `hum`; strength: the share of them."""
     failed = _some(take, strokes, take.strength)
-    take.add(-working * gate(take.n, failed), 0.0, RATE / 2, failed)
+    held = gate(take.n, failed)
+    mains = tones(take.wear, turns(take.wear, take.n, 100.0), 0.8 ** np.arange(10))
+    take.add((hum * mains - working) * held, 0.0, RATE / 2, failed)
 
 
 def late_strokes(take: Take, working: Wave, strokes: list[Span], delay: float) -> None:

@@ -135,13 +135,8 @@ def _from_parquet(source: Path) -> Truth:
         raise AuscultError(f"{source}: cannot be read as a Parquet table", "check the file") from error
     if not {"path", "condition"} <= set(table.columns):
         raise AuscultError(f"{source}: the table lacks path or condition", "a ground-truth table needs both")
-    return _from_table(
-        source,
-        (
-            dict(zip(table.columns, row, strict=True))
-            for row in table.fillna("").astype(str).itertuples(index=False)
-        ),
-    )
+    rows = table.fillna("").astype(str).itertuples(index=False)
+    return _from_table(source, (dict(zip(table.columns, row, strict=True)) for row in rows))
 
 
 def _from_table(source: Path, rows: Iterable[Mapping[str, str]]) -> Truth:

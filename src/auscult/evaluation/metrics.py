@@ -74,9 +74,7 @@ def pauc(labels: npt.ArrayLike, scores: npt.ArrayLike, max_fpr: float = MAX_FPR)
     return float(roc_auc_score(*_checked(labels, scores), max_fpr=max_fpr))
 
 
-def roc_areas(
-    normal: npt.ArrayLike, anomaly: npt.ArrayLike, max_fpr: float = MAX_FPR
-) -> tuple[Floats, Floats]:
+def roc_areas(normal: npt.ArrayLike, anomaly: npt.ArrayLike, max_fpr: float = MAX_FPR) -> tuple[Floats, Floats]:
     """AUC and pAUC of many weighted samples at once.
 
     Parameters

@@ -144,10 +144,10 @@ def strangest_region(relative: np.ndarray, front_end: FrontEnd) -> Region:
     """Find the rectangle of time and frequency in which a clip is strangest.
 
     Of all rectangles R on a grid of at most 32 by 100 cells it is the one with the largest
-    ``(mean of the map in R - usual) * area ** (1/3)``: a scan statistic (Arias-Castro, Donoho & Huo,
+    ``(mean of the map in R - usual) * area ** 0.4``: a scan statistic (Arias-Castro, Donoho & Huo,
     "Near-optimal detection of geometric objects by fast multiscale methods", IEEE Trans. Inf. Theory
-    51(7), 2005). Theirs has the square root, for independent noise; neighbouring bins of a map rise and
-    fall together, and the cube root keeps to the core of what is strange. *Usual* is the clip's own median,
+    51(7), 2005). Theirs has the power 0.5, for independent noise; neighbouring bins of a map rise and
+    fall together, and the lower power keeps to the core of what is strange. *Usual* is the clip's own median,
     but at least 1, the healthy level: in a clip that is strange all over, the worst of it is found.
     Frames that reach beyond the ends of the clip are passed over: half of what they hear is padding.
 
@@ -179,7 +179,8 @@ def strangest_region(relative: np.ndarray, front_end: FrontEnd) -> Region:
     strips = total[top] - total[bottom]
     sums = strips[:, right] - strips[:, left]
     areas = np.outer(rows[top] - rows[bottom], columns[right] - columns[left])
-    contrast = (sums / areas - usual) * np.cbrt(areas)
+    # The millionth is for a map without contrast: of all the equal rectangles the whole is taken.
+    contrast = (sums / areas - usual * (1 - 1e-6)) * areas**0.4
     row, column = np.unravel_index(contrast.argmax(), contrast.shape)
 
     bands = slice(int(rows[bottom[row]]), int(rows[top[row]]))
@@ -224,7 +225,7 @@ def verdict(score: float, threshold: float | None, p_value: float | None) -> str
 
     Examples
     --------
-    "score 12.4, above the threshold of 9.81; p-value 0.004: about 1 in 250 healthy clips scores as high"
+    "score 12.4, above the threshold of 9.81; p-value 0.004: at most about 1 in 250 healthy clips scores as high"
     """
     line = f"score {score:.4g}"
     if threshold is not None:
@@ -234,7 +235,7 @@ def verdict(score: float, threshold: float | None, p_value: float | None) -> str
     share = f"{100 * p_value:.0f} % of healthy clips score"
     if p_value < 0.02:
         share = f"1 in {1 / max(p_value, 1e-9):.0f} healthy clips scores"
-    return f"{line}; p-value {p_value:.2g}: about {share} as high"
+    return f"{line}; p-value {p_value:.2g}: at most about {share} as high"
 
 
 def explain_figure(model: Model, clip: Clip) -> Figure:
@@ -376,13 +377,13 @@ def _band_limits(front: FrontEnd) -> np.ndarray:
 
 def _hertz_span(low: float, high: float) -> str:
     if high < 1000:
-        return f"{low:.0f}–{high:.0f} Hz"
+        return f"{round(low, -1):.0f}–{round(high, -1):.0f} Hz"
     digits = 2 if low < 1000 else 1
     return f"{low / 1000:.{digits}f}–{high / 1000:.{digits}f} kHz"
 
 
 def _times(level: float) -> str:
-    return f"{level:.1f}" if level < 10 else f"{level:.0f}" if level < 1000 else "over 1000"
+    return f"{level:.1f}" if level < 9.95 else f"{level:.0f}" if level < 1000 else "over 1000"
 
 
 def _decibel_range(logmel: np.ndarray) -> tuple[float, float]:
@@ -526,7 +527,7 @@ def _colour_bar(figure: Figure, place: Any, image: Any, label: str) -> None:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     bar = figure.colorbar(image, cax=figure.add_subplot(place))
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label(label, color=QUIET, fontsize=9)
     bar.ax.tick_params(colors=QUIET, labelsize=8.5, length=2, color=RULE)
     if image.norm.__class__.__name__ == "LogNorm":

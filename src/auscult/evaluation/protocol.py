@@ -256,13 +256,9 @@ def _about_all(overall: Line, match: TruthMatch | None) -> tuple[str, ...]:
     judged = overall.n_normal + overall.n_anomaly + overall.n_unknown
     n_clips = judged + overall.n_unjudged
     if overall.n_unjudged:
-        notes.append(
-            f"{overall.n_unjudged} of {n_clips} clips could not be judged and are left out of every figure"
-        )
+        notes.append(f"{overall.n_unjudged} of {n_clips} clips could not be judged and are left out of every figure")
     if overall.n_unknown and not match:
-        notes.append(
-            f"the condition of {overall.n_unknown} of {n_clips} clips is unknown: left out of AUC and pAUC"
-        )
+        notes.append(f"the condition of {overall.n_unknown} of {n_clips} clips is unknown: left out of AUC and pAUC")
     return tuple(notes)
 
 

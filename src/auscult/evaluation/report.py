@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MOST_CLIPS = 48
 """So many clips are shown on a page, as long as each machine can show one."""
 
-MEDIA_BUDGET = 6_000_000
+MEDIA_BUDGET = 7_000_000
 """Bytes of pictures and sound on a page; a mail server takes it."""
 
 LONGEST_SOUND = 12.0
@@ -345,7 +345,8 @@ def _fill(system: System, each: int, data: Path | None, load: Callable[[Path], M
             title = str(machine_type) if types[machine_type] == 1 else f"{machine_type}, {run.name}"
             system.histograms.append(_histogram(title, judged))
             chosen = judged.sort_values("score", ascending=False, kind="stable").head(each)
-            cards = [_card(row, run, model, data, budget) for row in chosen.to_dict("records")]
+            rows: Any = chosen.to_dict("records")
+            cards = [_card(row, run, model, data, budget) for row in rows]
             if cards:
                 system.galleries.append(Gallery(title, cards))
 
@@ -375,7 +376,7 @@ def _model_facts(run: Run, model: Model) -> ModelFacts:
             f"{front.n_mels} mel bands, {front.fmin:g}–{front.fmax:g} Hz, at {front.sample_rate} Hz; "
             f"frames of {front.n_fft} samples every {front.hop_length}",
         ),
-        *((str(key), _plain(value)) for key, value in model.provenance.items()),
+        *((str(key).replace("_", " "), _plain(value)) for key, value in model.provenance.items()),
     ]
     file = run.model_file.name if run.model_file else ""
     rate = calibration.false_alarm_rate if calibration.promised else None
@@ -383,8 +384,11 @@ def _model_facts(run: Run, model: Model) -> ModelFacts:
 
 
 def _plain(value: object) -> str:
+    """What was recorded, readable; of a long list the beginning."""
+    if isinstance(value, list) and len(value) > 6:
+        return ", ".join(_plain(item) for item in value[:5]) + f", … ({len(value)} in all)"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 2000 else f"{text[:2000]} …"
+    return text if len(text) <= 1000 else f"{text[:1000]} …"
 
 
 def _card(row: dict[str, Any], run: Run, model: Model | None, data: Path | None, budget: _Budget) -> Card:
@@ -573,7 +577,7 @@ def _render(root: Path, systems: list[System], notes: list[str]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["sentence"] = _sentence
     template = files("auscult.evaluation").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    page = environment.from_string(template).render(
         title=root.absolute().name,
         systems=systems,
         notes=notes,
@@ -582,6 +586,7 @@ def _render(root: Path, systems: list[System], notes: list[str]) -> str:
         version=__version__,
         now=datetime.now().astimezone(),
     )
+    return page.lstrip()
 
 
 def _ramp() -> str:

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from auscult.errors import AuscultError
 from auscult.files import atomic
@@ -148,7 +148,7 @@ def _read(source: Path) -> pd.DataFrame:
     return table
 
 
-def _quoting(table: pd.DataFrame) -> int:
+def _quoting(table: pd.DataFrame) -> Literal[0, 2]:
     # Before Python 3.13 a lone carriage return in a name is not reason enough for csv to quote it.
     odd = any(table[column].str.contains("\r").any() for column in COLUMNS if column not in NUMBERS)
     return csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL

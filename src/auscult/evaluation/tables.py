@@ -22,11 +22,7 @@ CSV_COLUMNS = (
     "n_anomaly",
     "n_unknown",
     "n_unjudged",
-    *(
-        f"{figure}{part}"
-        for figure in ("false_alarm_rate", "detection_rate")
-        for part in ("", "_low", "_high")
-    ),
+    *(f"{figure}{part}" for figure in ("false_alarm_rate", "detection_rate") for part in ("", "_low", "_high")),
     "why",
     "notes",
 )
@@ -80,10 +76,7 @@ def to_markdown(evaluation: Evaluation) -> str:
         body.append([f"**{c}**" if c and _level(line) != "id" else c for c in cells])
     rule = [":--", ":--", *["--:"] * (len(header) - 2)]
     table = ["| " + " | ".join(row) + " |" for row in (header, rule, *body)]
-    return (
-        "\n".join([*table, "", *(f"- {note}" for note in notes(evaluation)), "", evaluation.convention])
-        + "\n"
-    )
+    return "\n".join([*table, "", *(f"- {note}" for note in notes(evaluation)), "", evaluation.convention]) + "\n"
 
 
 def to_csv(evaluation: Evaluation) -> str:

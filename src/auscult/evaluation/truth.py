@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from auscult.corpus.truth import look_up
 from auscult.errors import AuscultError
 from auscult.evaluation.scores import CONDITIONS
 
@@ -27,7 +28,7 @@ class TruthMatch:
     unknown : int
         Clips whose condition neither of the two tells.
     without_score : int
-        Clips the list names, of machine types in the table, that have no row there.
+        File names on the list, of machine types in the table, that have no row there.
     """
 
     clips: int
@@ -58,8 +59,8 @@ def with_truth(table: pd.DataFrame, truth: Mapping[tuple[str, str], str]) -> tup
     ----------
     table : DataFrame
         With columns `path`, `machine_type`, `condition`. Not changed.
-    truth : mapping of (machine_type, file name) to condition
-        Keys with an empty machine type hold for all types.
+    truth : mapping of (machine_type, path or file name) to condition
+        From :func:`auscult.corpus.truth.read_truth`. Keys with an empty machine type hold for all types.
 
     Raises
     ------
@@ -68,29 +69,25 @@ def with_truth(table: pd.DataFrame, truth: Mapping[tuple[str, str], str]) -> tup
     """
     for key, condition in truth.items():
         if condition not in CONDITIONS:
-            raise AuscultError(
-                f"the ground truth calls {key[1]} {condition!r}", f"use one of {', '.join(CONDITIONS)}"
-            )
-    names = [re.split(r"[/\\]", path)[-1] for path in table["path"]]
-    types = table["machine_type"].tolist()
-    keys = [(t, n) if (t, n) in truth else ("", n) for t, n in zip(types, names, strict=True)]
-    found = [truth.get(key, "unknown") for key in keys]
+            raise AuscultError(f"the ground truth calls {key[1]} {condition!r}", f"use one of {', '.join(CONDITIONS)}")
+    types, paths = table["machine_type"].tolist(), table["path"].tolist()
+    found = [look_up(truth, t, path) or "unknown" for t, path in zip(types, paths, strict=True)]
     before = table["condition"].tolist()
     after = [b if f == "unknown" else f for f, b in zip(found, before, strict=True)]
-
-    known = {key for key, condition in truth.items() if condition != "unknown"}
-    expected = {key for key in known if key[0] in {"", *types}}
+    # By file name, because a list may give one clip under several paths.
+    listed = {(t, Path(name).name) for (t, name), c in truth.items() if c != "unknown" and t in {"", *types}}
+    scored = {(t, Path(path).name) for kind, path in zip(types, paths, strict=True) for t in ("", kind)}
     match = TruthMatch(
         clips=len(table),
         matched=sum(f != "unknown" for f in found),
         contradicted=sum(f != b and "unknown" not in (f, b) for f, b in zip(found, before, strict=True)),
         unknown=after.count("unknown"),
-        without_score=len(expected - set(keys)),
+        without_score=len(listed - scored),
     )
     if not match.matched:
-        listed = " ".join(next(iter(known), ("", "nothing"))).strip()
+        first = " ".join(next(iter(truth), ("", "nothing"))).strip()
         raise AuscultError(
-            f"the ground truth names none of the clips: it lists {listed}, the scores {types[0]} {names[0]}",
+            f"the ground truth names none of the clips: it lists {first}, the scores {types[0]} {paths[0]}",
             "give the list that belongs to these clips",
         )
     return table.assign(condition=after), match

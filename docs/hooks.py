@@ -1,0 +1,156 @@
+"""Tables that the docs take from the program itself, so that they never go stale.
+
+A page asks for one with a comment on a line of its own:
+
+    <!-- options: fit -->        the arguments and options of a command
+    <!-- settings: ae -->        the settings of a detector, from its Config, and where its presets differ
+    <!-- published: ae -->       what was published of a detector, from the recipes table
+    <!-- detectors -->           all detectors
+    <!-- front-ends -->          all front ends
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+_REQUEST = re.compile(r"^<!-- (?P<table>[\w-]+)(?:: (?P<name>[\w-]+))? -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace each request by its table (mkdocs calls this for every page)."""
+    return _REQUEST.sub(_answer, markdown)
+
+
+def options(command: str) -> str:
+    """The arguments and options of a command, as `auscult COMMAND --help` has them."""
+    rows = [(_spelling(p), _default(p), _plain(p.help or "")) for p in _command(command).params]
+    return _table(("argument or option", "default", "meaning"), [*rows, ("`-h`, `--help`", "", "Show the options.")])
+
+
+def settings(detector: str) -> str:
+    """The settings of a detector: name, default, meaning; then what its presets change."""
+    from auscult.detectors.registry import get
+
+    kind = get(detector)
+    defaults = kind.Config()
+    rows = [
+        (f"`{name}`", f"`{_json(getattr(defaults, name))}`", field.description or "")
+        for name, field in kind.Config.model_fields.items()
+    ]
+    table = _table(("setting", "default", "meaning"), rows)
+    for preset, changes in kind.presets.items():
+        if changes:
+            said = ", ".join(f"`{key}={_json(value)}`" for key, value in changes.items())
+            table += f"\nThe preset `{preset}` changes {said}.\n"
+    return table
+
+
+def published(detector: str) -> str:
+    """What papers published of a detector's system: AUC and pAUC in percent, a column for each recipe."""
+    from auscult.detectors.recipes import RECIPES
+
+    rows = [recipe for recipe in RECIPES if recipe.detector == detector]
+    with_figures = [recipe for recipe in rows if recipe.published]
+    text = ""
+    if with_figures:
+        types = list(dict.fromkeys(t for recipe in with_figures for t in recipe.published))
+        header = ("machine type", *(f"{recipe.system}: {recipe.source}" for recipe in with_figures))
+        body = [(t, *(_figures(recipe.published.get(t)) for recipe in with_figures)) for t in types]
+        text = _table(header, body)
+    for recipe in rows:
+        changes = ", ".join(f"`{key}={_json(value)}`" for key, value in recipe.settings.items())
+        facts = [f"one model for each {recipe.scope}" if recipe.scope != "all" else "one model for all"]
+        facts += [f"settings {changes}"] if changes else []
+        facts += [recipe.note] if recipe.note else []
+        text += f"\n- **{recipe.system}** ({recipe.source}): {'; '.join(facts)}."
+    return text + "\n"
+
+
+def detectors() -> str:
+    """All detectors: name, family, parameters, what they need, paper."""
+    from auscult.detectors.registry import detectors as every
+
+    rows = [
+        (
+            f"[`{name}`](detectors.md#{name})",
+            kind.family,
+            f"{kind().n_parameters():,}".replace(",", " ") if kind().n_parameters() else "–",
+            ", ".join(sorted(kind.needs)),
+            kind.paper,
+        )
+        for name, kind in every().items()
+    ]
+    return _table(("detector", "family", "parameters", "needs", "paper"), rows)
+
+
+def front_ends() -> str:
+    """All front ends, a column each; a row for every setting in which any two differ."""
+    from auscult.features import FRONT_ENDS, FrontEnd
+
+    names = list(FRONT_ENDS)
+    rows = []
+    for field in FrontEnd.model_fields:
+        values = [_json(getattr(FRONT_ENDS[name], field)) for name in names]
+        rows.append((f"`{field}`", *(f"`{value}`" for value in values)))
+    return _table(("", *(f"`{name}`" for name in names)), rows)
+
+
+_TABLES: dict[str, Callable[..., str]] = {
+    "options": options,
+    "settings": settings,
+    "published": published,
+    "detectors": detectors,
+    "front-ends": front_ends,
+}
+
+
+def _answer(request: re.Match[str]) -> str:
+    make = _TABLES.get(request["table"])
+    if make is None:
+        return request[0]
+    return make(request["name"]) if request["name"] else make()
+
+
+def _command(name: str) -> Any:
+    import typer
+
+    from auscult.cli import app
+
+    group: Any = typer.main.get_command(app)
+    return group if name == "auscult" else group.commands[name]
+
+
+def _spelling(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.metavar or parameter.name.upper()}`"
+    value = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
+    short_first = sorted(parameter.opts, key=len)
+    return ", ".join(f"`{name}{value if name == short_first[-1] else ''}`" for name in short_first)
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    silent = parameter.default is None or parameter.default is False
+    return "" if silent else f"`{parameter.default}`"
+
+
+def _plain(text: str) -> str:
+    """Text without rich's markup."""
+    return re.sub(r"\[/?(?:bold|/)?\]", "", text)
+
+
+def _figures(pair: tuple[float, float] | None) -> str:
+    return "–" if pair is None else f"{pair[0]} / {pair[1]}"
+
+
+def _json(value: Any) -> str:
+    return "–" if value is None else (f"{value:.3g}" if isinstance(value, float) else str(value))
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
