@@ -6,11 +6,14 @@ A page asks for one with a comment on a line of its own:
     <!-- settings: ae -->        the settings of a detector, from its Config, and where its presets differ
     <!-- published: ae -->       what was published of a detector, from the recipes table
     <!-- detectors -->           all detectors
+    <!-- every-detector -->      a section on each of them: docstring, settings, published figures
+    <!-- promises -->            what a number of healthy clips can promise
     <!-- front-ends -->          all front ends
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -86,15 +89,51 @@ def detectors() -> str:
 
 
 def front_ends() -> str:
-    """All front ends, a column each; a row for every setting in which any two differ."""
+    """All front ends, a column each."""
     from auscult.features import FRONT_ENDS, FrontEnd
 
     names = list(FRONT_ENDS)
     rows = []
     for field in FrontEnd.model_fields:
-        values = [_json(getattr(FRONT_ENDS[name], field)) for name in names]
-        rows.append((f"`{field}`", *(f"`{value}`" for value in values)))
+        rows.append((f"`{field}`", *(f"`{_json(getattr(FRONT_ENDS[name], field))}`" for name in names)))
     return _table(("", *(f"`{name}`" for name in names)), rows)
+
+
+def every_detector() -> str:
+    """A section on each detector; mkdocstrings turns the `:::` lines into what the docstrings say."""
+    from auscult.detectors.registry import detectors as every
+
+    return "\n".join(
+        f"## {name} {{#{name}}}\n\n"
+        f"::: {kind.__module__}.{kind.__qualname__}\n"
+        "    options: { show_root_heading: false, show_root_toc_entry: false, members: false, show_bases: false,"
+        " show_signature: false }\n\n"
+        f"### Settings of {name}\n\n{settings(name)}\n"
+        f"### Published of {name}\n\n{published(name)}\n"
+        for name, kind in every().items()
+    )
+
+
+def promises() -> str:
+    """What a number of healthy clips can promise, and how far one model may be from it."""
+    from scipy.stats import beta
+
+    from auscult.calibration import n_held_out
+
+    rows = []
+    for n_clips in (15, 30, 40, 133, 300, 660, 1000, 3000):
+        n = n_held_out(n_clips)
+        if not n:
+            rows.append((str(n_clips), "0", "none can be promised", "", ""))
+            continue
+        spans = []
+        for rate in (0.05, 0.01):
+            k = math.floor(rate * (n + 1) + 1e-9)
+            low, high = beta.ppf([0.05, 0.95], k, n + 1 - k) if k else (0, 0)
+            spans.append(f"{100 * low:.1f} to {100 * high:.1f} %" if k else "extrapolated")
+        rows.append((str(n_clips), str(n), f"{100 / (n + 1):.1f} %", *spans))
+    header = ("healthy clips", "held out", "lowest rate promised", "asked for 5 %: nine in ten have", "asked for 1 %")
+    return _table(header, rows)
 
 
 _TABLES: dict[str, Callable[..., str]] = {
@@ -103,6 +142,8 @@ _TABLES: dict[str, Callable[..., str]] = {
     "published": published,
     "detectors": detectors,
     "front-ends": front_ends,
+    "every-detector": every_detector,
+    "promises": promises,
 }
 
 
@@ -147,10 +188,10 @@ def _figures(pair: tuple[float, float] | None) -> str:
 
 
 def _json(value: Any) -> str:
-    return "–" if value is None else (f"{value:.3g}" if isinstance(value, float) else str(value))
+    return "–" if value is None else (f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    header = list(header)
-    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    titles = list(header)
+    lines = [titles, ["---"] * len(titles), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

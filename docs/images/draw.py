@@ -26,7 +26,9 @@ def draw_promise() -> Figure:
     rates = np.linspace(0, 0.2, 801)
     for n, colour in COLOURS.items():
         k = math.floor(RATE * (n + 1) + 1e-9)
-        axes.plot(100 * rates, stats.beta.pdf(rates, k, n + 1 - k) / 100, color=colour, lw=2, label=f"{n} calibration clips")
+        axes.plot(
+            100 * rates, stats.beta.pdf(rates, k, n + 1 - k) / 100, color=colour, lw=2, label=f"{n} calibration clips"
+        )
     axes.axvline(100 * RATE, color=QUIET, ls=":", lw=1)
     axes.set_xlabel("false-alarm rate that one model really has, %", color=INK)
     axes.set_ylabel("density", color=INK)

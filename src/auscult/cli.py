@@ -70,10 +70,13 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_DONE_WITH_GAPS)
-    except MemoryError as error:
-        _fail(AuscultError("the memory is full", "use fewer --threads or shorter clips"), debug, _REFUSED, error)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        remedy = "use fewer --threads, shorter clips or a smaller network"
+        _fail(AuscultError("the memory is full", remedy), debug, _REFUSED, error)
     except OSError as error:
-        what = f"{error.filename or 'standard output'}: {(error.strerror or str(error)).lower()}"
+        what = f"{error.filename or 'output'}: {(error.strerror or str(error)).lower()}"
         _fail(
             AuscultError(what, "see that it is there, permitted, and that the disk has space"), debug, _REFUSED, error
         )
@@ -149,7 +152,6 @@ def index(
         _check_output(output)
     manifest = open_data(data, layout=layout)
     print(summarise(manifest).render())
-    _tell(*manifest.notes)
     if output is not None:
         manifest.write(output)
         print(f"Manifest of {len(manifest)} clips: {output}")
@@ -190,8 +192,10 @@ def fit(
     _check_output(target)
     chosen = _parse_settings(settings)
     from auscult.corpus import open_data
+    from auscult.fitting import check_request, is_done
     from auscult.fitting import fit as run_fit
-    from auscult.fitting import is_done
+
+    check_request(detector, preset, chosen, false_alarm_rate, budget, device)
 
     manifest = open_data(data, layout=layout).select(machine_type=machine_type, machine_id=machine_id)
     _tell(*manifest.notes)

@@ -270,11 +270,13 @@ class _Workspace:
             return
         self.n_frames = n_frames
         bins = self.front.n_fft // 2 + 1
-        self.windowed = torch.empty(n_frames, self.front.n_fft)
-        self.differenced = torch.empty(n_frames, self.front.n_fft)
-        self.squares = torch.empty(n_frames, bins, 2)
-        self.power = torch.empty(n_frames, bins)
-        self.mel = torch.empty(n_frames, self.front.n_mels)
+        # Ordinary tensors, even if made in inference mode: training may use them next.
+        with torch.inference_mode(False):
+            self.windowed = torch.empty(n_frames, self.front.n_fft)
+            self.differenced = torch.empty(n_frames, self.front.n_fft)
+            self.squares = torch.empty(n_frames, bins, 2)
+            self.power = torch.empty(n_frames, bins)
+            self.mel = torch.empty(n_frames, self.front.n_mels)
         self.products = [
             (self.power[:, bins], weights, self.mel[:, bands]) for bins, bands, weights in self.plan.groups_differenced
         ]

@@ -94,11 +94,7 @@ def fit(
     TrainingInterrupted
         If it was stopped; the checkpoint is there.
     """
-    check_rate(false_alarm_rate)
-    choose_device(device)
-    if budget is not None and not budget >= 0:
-        raise AuscultError(f"a budget of {budget} seconds is not possible", "choose 0 or more")
-    system = registry.create(detector, preset, settings)
+    system = check_request(detector, preset, settings, false_alarm_rate, budget, device)
     clips = training_clips(data, machine_type=machine_type, machine_id=machine_id, layout=layout)
     others = _outliers(system, outliers, layout)
     store = store or Store()
@@ -120,10 +116,32 @@ def fit(
         "preset": preset,
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "training": asdict(log),
+        "training": asdict(log) | {"losses": list(log.losses)},
     }
     calibration = Calibration(scores, false_alarm_rate, held_out=bool(held_out))
     return Model(system, calibration, provenance, _usual(system, held_out or learnt), broken)
+
+
+def check_request(
+    detector: str,
+    preset: str = "quick",
+    settings: Mapping[str, Any] | None = None,
+    false_alarm_rate: float = 0.01,
+    budget: float | None = None,
+    device: str = "auto",
+) -> Detector:
+    """Make the detector that `fit` would train, before a recording is looked at.
+
+    Raises
+    ------
+    AuscultError
+        If one of the arguments, which are those of `fit`, is not possible.
+    """
+    check_rate(false_alarm_rate)
+    choose_device(device)
+    if budget is not None and not budget >= 0:
+        raise AuscultError(f"a budget of {budget} seconds is not possible", "choose 0 or more")
+    return registry.create(detector, preset, settings)
 
 
 def training_clips(

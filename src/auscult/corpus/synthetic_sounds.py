@@ -37,7 +37,8 @@ def slope(db_per_octave: float) -> Curve:
 
 def bump(hz: float, width: float, gain_db: float) -> Curve:
     """Magnitude of one resonance `width` Hz wide, 1 far from it, shape (1001,)."""
-    return 1.0 + (10.0 ** (gain_db / 20.0) - 1.0) / (1.0 + ((GRID - hz) / width) ** 2)
+    away: Curve = (GRID - hz) / width
+    return 1.0 + (float(10.0 ** (gain_db / 20.0)) - 1.0) / (1.0 + away * away)
 
 
 def band(low: float, high: float) -> Curve:
@@ -52,7 +53,8 @@ def noise(rng: Generator, n: int, curve: Curve) -> Wave:
     spectrum = rng.standard_normal(2 * (n // 2 + 1), np.float32).view(np.complex64)
     magnitude = curve.astype(np.float32)[_grid_points(n)]
     magnitude *= np.float32(n / 2.0) / np.sqrt(np.sum(np.square(magnitude)))
-    return np.fft.irfft(spectrum * magnitude, n).astype(np.float32, copy=False)
+    spectrum *= magnitude
+    return np.fft.irfft(spectrum, n).astype(np.float32, copy=False)
 
 
 @lru_cache(maxsize=64)
@@ -72,8 +74,10 @@ def drift(rng: Generator, n: int, per_second: float = 2.0) -> Wave:
 
 def turns(rng: Generator, n: int, hz: float | Wave, wander: float = 0.0, per_second: float = 2.0) -> Turns:
     """Revolutions since an arbitrary start of what turns at `hz`, give or take a share `wander`, shape (n,)."""
-    speed = hz * (1.0 + wander * drift(rng, n, per_second))
-    return np.cumsum(speed, dtype=np.float64) / RATE + rng.random()
+    speed = np.full(n, hz / RATE) if isinstance(hz, float) else hz / RATE
+    if wander:
+        speed = speed * (1.0 + wander * drift(rng, n, per_second))
+    return np.cumsum(speed, dtype=np.float64) + rng.random()
 
 
 def timbre(rng: Generator, gains: ArrayLike) -> Wave:
@@ -82,13 +86,14 @@ def timbre(rng: Generator, gains: ArrayLike) -> Wave:
     spectrum = np.zeros(_TABLE // 2 + 1, np.complex128)
     spectrum[1 : len(amplitudes) + 1] = amplitudes * np.exp(2j * np.pi * rng.random(len(amplitudes)))
     period = np.fft.irfft(spectrum)
-    return (period / np.sqrt(np.mean(period**2))).astype(np.float32)
+    return unit(period).astype(np.float32)
 
 
 def play(period: Wave, rotation: Turns) -> Wave:
     """A periodic sound at the pitch of a rotation, shape (n,)."""
-    within = (rotation - np.floor(rotation)) * _TABLE
-    return period[within.astype(np.int32).astype(np.intp) & (_TABLE - 1)]
+    within = rotation - np.floor(rotation)
+    within *= _TABLE
+    return period.take(within.astype(np.int32), mode="wrap")
 
 
 def tones(rng: Generator, rotation: Turns, gains: ArrayLike) -> Wave:
@@ -170,5 +175,8 @@ def factory(rng: Generator, n: int) -> Wave:
 
 
 def _clank(rng: Generator) -> Wave:
-    modes = [ring(hz, 0.12) for hz in np.exp(rng.uniform(np.log(300.0), np.log(3000.0), 4))]
-    return np.sum(modes, axis=0, dtype=np.float32)
+    low, *others = np.exp(rng.uniform(np.log(300.0), np.log(3000.0), 4))
+    clank = ring(low, 0.12)
+    for hz in others:
+        clank += ring(hz, 0.12)
+    return clank

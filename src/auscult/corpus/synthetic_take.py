@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -14,6 +15,8 @@ from auscult.corpus.synthetic_sounds import (
     Span,
     Turns,
     Wave,
+    band,
+    burst,
     cycle,
     gate,
     passages,
@@ -99,15 +102,19 @@ def missing_strokes(take: Take, working: Wave, strokes: list[Span], hum: float) 
     take.add((hum * mains - working) * held, 0.0, RATE / 2, failed)
 
 
-def late_strokes(take: Take, working: Wave, strokes: list[Span], delay: float) -> None:
-    """Let a third of the strokes come `delay` seconds late, before the next at the latest."""
-    room = min(b[0] - a[1] for a, b in zip(strokes, strokes[1:], strict=False))
-    delay = min(delay, 0.95 * room)
-    late = _some(take, strokes, 1 / 3)
+def late_strokes(take: Take, working: Wave, strokes: list[Span], delay: float, jerk: float) -> None:
+    """Let a third of the strokes break away `delay` seconds late, before the next at the latest, with a jerk.
+
+    `jerk` is the peak of the blow at breaking away per unit of strength.
+    """
+    delay = min(delay, 0.95 * min(b[0] - a[1] for a, b in pairwise(strokes)))
+    late = _some(take, strokes, 1.0 / 3.0)
     held = working * gate(take.n, late)
     moved = np.zeros_like(held)
     place(moved, held, delay)
-    take.add(moved - held, 0.0, RATE / 2, [(start, end + delay) for start, end in late])
+    blow = burst(take.wear, band(800.0, 4000.0), 0.01)
+    jerks = strikes(take.n, blow, [start + delay for start, _ in late], [jerk * take.strength] * len(late))
+    take.add(moved - held + jerks, 0.0, RATE / 2, [(start, end + delay) for start, end in late])
 
 
 def _some(take: Take, strokes: list[Span], share: float) -> list[Span]:
@@ -127,10 +134,12 @@ def episodes(take: Take, most: int, shortest: float, longest: float) -> list[Spa
 
 
 def during(times: NDArray[np.float64], when: list[Span]) -> NDArray[np.float64]:
+    """Those of `times` (seconds) that fall into `when`, in order."""
     return np.sort([t for t in times if any(start <= t < end for start, end in when)])
 
 
 def lengthened(when: list[Span], tail: float) -> list[Span]:
+    """Each time with `tail` seconds more, in which the last blow dies away."""
     return [(start, end + tail) for start, end in when]
 
 
@@ -144,7 +153,7 @@ def _merged(spans: Iterable[Span], seconds: float) -> list[Span]:
     """Cut to the clip, in order, and joined where they overlap."""
     merged: list[Span] = []
     for start, end in sorted(spans):
-        first, last = max(start, 0.0), min(end, seconds)
+        first, last = max(float(start), 0.0), min(float(end), seconds)
         if merged and first <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
         elif first < last:
