@@ -20,7 +20,7 @@ demo: $(VENV)/core.stamp ## make, learn and judge a synthetic plant; prints wher
 	$(BIN)/auscult demo
 
 test: $(VENV)/dev.stamp ## the fast tests
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_FLAGS)
 
 test-slow: $(VENV)/dev.stamp ## the tests that take minutes
 	$(BIN)/python -m pytest -n $(JOBS) -m slow

@@ -415,11 +415,12 @@ def test_wrong_words(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_debug_shows_the_traceback(good: Path, out: Path) -> None:
-    quiet, loud = (run_auscult("score", good, good, *more) for more in ([], ["--debug"]))
-    assert_refused(quiet, str(good), "no such model file")
-    assert "Traceback" in loud.err
-    assert "AuscultError" in loud.err
+def test_debug_shows_the_traceback(auscult: Run, good: Path) -> None:
+    from auscult.errors import AuscultError
+
+    assert_refused(auscult("score", good, good), str(good), "no such model file")
+    with pytest.raises(AuscultError, match="no such model file"):
+        auscult("score", good, good, "--debug")
 
 
 # Model files --------------------------------------------------------------------------------------------
@@ -611,7 +612,7 @@ class TestFullDisk:
         monkeypatch.setenv("AUSCULT_CACHE", str(tmp_path / "file" / "store"))
         assert_refused(auscult(*fit_args(good, out)), "store", "AUSCULT_CACHE")
 
-    def test_real_one(self, good: Path, fitted: Path, tmp_path: Path) -> None:
+    def test_real_one(self, auscult: Run, good: Path, fitted: Path, tmp_path: Path) -> None:
         """A disk of 64 KiB, where one can be had."""
         disk = tmp_path / "disk"
         disk.mkdir()
@@ -624,7 +625,7 @@ class TestFullDisk:
             assert_refused(run_auscult(*fit), "m.auscult", "no space left")
             assert [path.name for path in disk.iterdir()] == ["ballast"]
             (disk / "ballast").write_bytes(bytes(64 * 1024))
-            outcome = run_auscult("score", fitted / "knn.auscult", good, "-o", disk / "s.csv")
+            outcome = auscult("score", fitted / "knn.auscult", good, "-o", disk / "s.csv")
             assert_refused(outcome, "s.csv", "no space left")
             assert not (disk / "s.csv").exists()
         finally:

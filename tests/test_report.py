@@ -19,7 +19,7 @@ import soundfile
 from auscult.calibration import Calibration
 from auscult.corpus.clip import Clip
 from auscult.errors import AudioError, AuscultError
-from auscult.evaluation import report
+from auscult.evaluation import report, report_clips
 from auscult.evaluation.report import write_report
 from auscult.features import FrontEnd
 
@@ -145,6 +145,13 @@ def test_a_labelled_run_shows_everything(tmp_path: Path) -> None:
     assert page.classes("curve") == 3
     assert len(page.all("audio")) == 3
     assert len(page.all("img")) == 6
+
+
+@pytest.mark.parametrize(("title", "shown"), [(None, "runs"), ("Hall 3 <b>", "Hall 3 <b>")])
+def test_is_headed_with_the_folder_or_a_title(title: str | None, shown: str, tmp_path: Path) -> None:
+    a_run(tmp_path / "runs", sound=False)
+    page = report_of(tmp_path / "runs", title=title)
+    assert page.text.startswith(f"{shown} · auscult report auscult report {shown} 24 clips")
 
 
 def test_the_figures_are_those_of_evaluate(tmp_path: Path) -> None:
@@ -355,7 +362,7 @@ def test_sound_is_short_audible_and_around_the_strangest_region(tmp_path: Path) 
 
 def test_silent_and_loud_sound_is_left_alone() -> None:
     for level in (0.0, 0.9):
-        uri, note = report._sound(np.full(RATE, level, np.float32), RATE, 0.5)
+        uri, note = report_clips._sound(np.full(RATE, level, np.float32), RATE, 0.5)
         assert uri.startswith("data:audio/ogg")
         assert note == ""
 
@@ -432,46 +439,3 @@ def test_a_clip_that_the_model_refuses_is_said(tmp_path: Path) -> None:
     page = report_of(tmp_path / "runs", top=1, load_model=lambda path: Picky())
     assert "the clip is too short — record more" in page.text
     assert not page.all("audio")
-
-
-# Charts -------------------------------------------------------------------------------------------
-
-
-def test_mean_roc_is_the_mean_of_the_ids(tmp_path: Path) -> None:
-    """The area under the drawn bold line is the mean AUC of the IDs, as far as the drawing resolves it."""
-    from sklearn.metrics import roc_auc_score
-
-    table = a_run(tmp_path / "runs", n=40, sound=False).assign(decision="normal")
-    (chart,) = report._roc_charts(table)
-    areas = {}
-    for kind, points, name in chart.shapes:
-        x, y = np.array([point.split(",") for point in points.split()], dtype=float).T
-        areas[kind, name] = np.trapezoid(1 - y / report.CHART[1], x / report.CHART[0])
-    expected = {
-        machine_id: roc_auc_score(own["condition"] == "anomaly", own["score"])
-        for machine_id, own in table.groupby("machine_id")
-    }
-    for machine_id, auc in expected.items():
-        assert areas["one", machine_id] == pytest.approx(auc, abs=2e-3)
-    assert areas["mean", "mean"] == pytest.approx(np.mean(list(expected.values())), abs=6e-3)
-
-
-@pytest.mark.parametrize("threshold", [1.6, float("inf"), float("nan"), -40.0])
-def test_histograms_hold_every_clip_and_the_threshold(threshold: float) -> None:
-    scores = np.concatenate([np.random.default_rng(0).normal(0, 1, 200), [1e6]])
-    judged = pd.DataFrame({"score": scores, "threshold": threshold, "condition": "normal"})
-    chart = report._histogram("pump", judged)
-    assert len(chart.limits) == np.isfinite(threshold)
-    assert all(0 <= limit <= 1 for limit in chart.limits)
-    assert all(0 <= place <= 1 for place, _ in chart.marks)
-    low, high = report._score_range(scores, [])
-    assert high < 20
-    assert low < scores.min()
-
-
-@pytest.mark.parametrize("scores", [[1.0], [0.0, 0.0], [-3.0, -3.0, -3.0]])
-def test_histograms_of_equal_scores(scores: list[float]) -> None:
-    judged = pd.DataFrame({"score": scores, "threshold": np.nan, "condition": "unknown"})
-    chart = report._histogram("pump", judged)
-    assert "nan" not in chart.shapes[0][1]
-    assert chart.marks

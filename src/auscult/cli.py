@@ -296,12 +296,13 @@ def explain(
     target = output or Path(f"{clip.stem}.png")
     _check_output(target)
     from auscult.corpus import open_data
-    from auscult.evaluation import pictures
+    from auscult.evaluation import explanation, pictures
+    from auscult.evaluation.words import describe
     from auscult.model import load
 
-    shown = pictures.explain(load(model), open_data(clip).clips()[0])
+    shown = explanation.explain(load(model), open_data(clip).clips()[0])
     pictures.save(pictures.draw(shown), target)
-    print(f"{pictures.describe(shown.region, shown.relative)}\nPicture: {target}")
+    print(f"{describe(shown.region, shown.relative)}\nPicture: {target}")
 
 
 @app.command(epilog="Example: [bold]auscult evaluate scores.csv --json[/]")

@@ -24,6 +24,9 @@ from auscult.store import Store
 CLIPS = {"ids": 2, "train": 60, "test_normal": 15, "test_anomaly": 15}
 """Of each machine ID: enough to learn from and to calibrate on, and two minutes' work."""
 
+SEVERITY = 2.0
+"""Faults twice as strong as those that detectors are compared on: a maintenance crew would hear most of them."""
+
 FALSE_ALARM_RATE = 0.05
 """Twenty clips calibrate each model, and can promise no less than one in twenty-one."""
 
@@ -59,12 +62,23 @@ def run_demo(out: str | os.PathLike[str], *, seed: int = 0) -> tuple[Path, Evalu
     check_writable(page)
     workers = min(available_cores(), len(MACHINE_TYPES))
     plant, runs = home / "plant", home / "runs" / "demo" / DETECTOR
-    with progress("Making machines", None):
-        write_plant(plant, **CLIPS, seed=seed, workers=workers)
+    n_clips = len(MACHINE_TYPES) * CLIPS["ids"] * (CLIPS["train"] + CLIPS["test_normal"] + CLIPS["test_anomaly"])
+    with progress("Making machines", n_clips) as advance:
+        write_plant(
+            plant,
+            ids=CLIPS["ids"],
+            train=CLIPS["train"],
+            test_normal=CLIPS["test_normal"],
+            test_anomaly=CLIPS["test_anomaly"],
+            severity=SEVERITY,
+            seed=seed,
+            workers=workers,
+            progress=advance,
+        )
     _run_all(plant, runs, home / "cache", seed, workers)
     scores = pd.concat([read_scores(runs / t / str(seed) / "scores.csv") for t in MACHINE_TYPES])
     with progress("Writing the report", None):
-        write_report(home / "runs", page, top=3)
+        write_report(home / "runs", page, title="Synthetic plant", top=3)
     return page, evaluate(scores.reset_index(drop=True))
 
 

@@ -129,9 +129,14 @@ class Figure:
     high: Floats
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """The percentile interval that covers `level` of the resamples."""
+        """The percentile interval that covers `level` of the resamples, and the value itself.
+
+        The pAUC of few normal clips is biased upwards under resampling: ties among clips drawn twice count half.
+        Its percentiles may then miss the value, and are widened to it.
+        """
         tail = (1 - level) / 2
-        return float(np.quantile(self.low, tail)), float(np.quantile(self.high, 1 - tail))
+        low, high = float(np.quantile(self.low, tail)), float(np.quantile(self.high, 1 - tail))
+        return min(low, self.value), max(high, self.value)
 
     @staticmethod
     def averaged(figures: Sequence[Figure], mean: Mean) -> Figure:
