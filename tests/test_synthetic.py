@@ -48,9 +48,22 @@ def difference(
 ) -> tuple[np.ndarray, SyntheticClip]:
     """What a fault changes, and the faulty clip."""
     machine_id = machine_ids(machine_type, 2)[index % 2]
-    faulty = synthesise(machine_type, machine_id, fault=fault, severity=severity, index=index)
-    healthy = synthesise(machine_type, machine_id, condition="anomaly", index=index)
+    faulty = synthesise(machine_type, machine_id, fault=fault, severity=severity, index=index, seconds=6.0)
+    healthy = synthesise(machine_type, machine_id, condition="anomaly", index=index, seconds=6.0)
     return faulty.samples.astype(np.float64) - healthy.samples, faulty
+
+
+def speed_ratio(faulty: np.ndarray, healthy: np.ndarray) -> float:
+    """By how much the lines of one spectrum lie higher than those of another."""
+    hz = np.arange(100.0, 1200.0, 1.0)
+    bins = np.fft.rfftfreq(len(healthy), 1.0 / RATE)
+    ours, theirs = (np.log(np.abs(np.fft.rfft(sound)) + 1e-6) for sound in (faulty, healthy))
+    smooth = np.hanning(41) / np.hanning(41).sum()
+    ours, theirs = (np.convolve(spectrum, smooth, "same") for spectrum in (ours, theirs))
+    ratios = np.arange(0.85, 1.2, 0.005)
+    still = np.interp(hz, bins, theirs)
+    alike = [np.corrcoef(np.interp(hz * ratio, bins, ours), still)[0, 1] for ratio in ratios]
+    return float(ratios[np.argmax(alike)])
 
 
 # One clip -----------------------------------------------------------------------------------------------
@@ -79,7 +92,7 @@ def test_the_same_key_gives_the_same_clip_and_any_other_key_another(machine_type
 @pytest.mark.parametrize("machine_type", MACHINE_TYPES)
 def test_an_id_sounds_more_like_itself_than_like_another(machine_type: str) -> None:
     ids = machine_ids(machine_type, 4)
-    clips = [[synthesise(machine_type, i, index=k, snr_db=60.0).samples for k in range(3)] for i in ids]
+    clips = [[synthesise(machine_type, i, index=k, snr_db=60.0, seconds=4.0).samples for k in range(3)] for i in ids]
     spectra = np.array([[mean_spectrum(clip) for clip in same] for same in clips])
     within = np.mean([np.abs(same[0] - same[1:]).mean() for same in spectra])
     between = np.mean([np.abs(spectra[a] - spectra[b]).mean() for a, b in combinations(range(4), 2)])
@@ -123,33 +136,46 @@ def test_a_fault_changes_the_sound_where_it_says(machine_type: str, fault: str) 
 def test_a_passing_fault_is_pinned_to_a_part_of_the_clip(machine_type: str, fault: str) -> None:
     for index in range(4):
         _, clip = difference(machine_type, fault, index=index)
-        assert 0.0 < sum(r.end - r.start for r in clip.regions) < 0.5 * len(clip.samples) / RATE
+        assert 0.0 < sum(r.end - r.start for r in clip.regions) < 0.6 * len(clip.samples) / RATE
         assert all(a.end < b.start for a, b in zip(clip.regions, clip.regions[1:], strict=False))
 
 
-@pytest.mark.parametrize(("machine_type", "fault"), FAULTY)
+@pytest.mark.parametrize(("machine_type", "fault"), [f for f in FAULTY if f[1] != "detuned-motor"])
 def test_a_worse_fault_changes_more(machine_type: str, fault: str) -> None:
-    powers = [power(difference(machine_type, fault, severity)[0]) for severity in (0.3, 1.0, 3.0)]
-    assert powers == sorted(powers)
-    assert powers[0] < powers[2]
+    differences = [difference(machine_type, fault, severity) for severity in (0.3, 1.0, 3.0)]
+    if fault == "late-stroke":
+        extents = [sum(r.end - r.start for r in clip.regions) for _, clip in differences]
+    else:
+        extents = [power(change) for change, _ in differences]
+    assert extents == sorted(extents)
+    assert extents[0] < extents[2]
+
+
+@pytest.mark.parametrize(("machine_type", "per_severity"), [("ToyCar", -0.03), ("ToyConveyor", 0.05)])
+def test_a_detuned_motor_is_off_by_as_much_as_the_severity_says(machine_type: str, per_severity: float) -> None:
+    how = {"seconds": 6.0, "snr_db": 40.0, "condition": "anomaly"}
+    healthy = synthesise(machine_type, "id_01", **how).samples  # type: ignore[arg-type]
+    for severity in (1.0, 2.0, 3.0):
+        faulty = synthesise(machine_type, "id_01", fault="detuned-motor", severity=severity, **how)  # type: ignore[arg-type]
+        assert speed_ratio(faulty.samples, healthy) == pytest.approx(1.0 + severity * per_severity, abs=0.0101)
 
 
 @pytest.mark.parametrize("snr_db", [-10.0, 0.0, 6.0])
 @pytest.mark.parametrize("machine_type", MACHINE_TYPES)
 def test_the_machine_stands_above_the_background_by_the_snr(machine_type: str, snr_db: float) -> None:
-    machine = synthesise(machine_type, "id_00", snr_db=100.0).samples.astype(np.float64)
-    mixed = synthesise(machine_type, "id_00", snr_db=snr_db).samples.astype(np.float64)
+    machine = synthesise(machine_type, "id_00", snr_db=100.0, seconds=4.0).samples.astype(np.float64)
+    mixed = synthesise(machine_type, "id_00", snr_db=snr_db, seconds=4.0).samples.astype(np.float64)
     heard = machine * (mixed @ machine) / (machine @ machine)
     assert 10.0 * np.log10(power(heard) / power(mixed - heard)) == pytest.approx(snr_db, abs=0.7)
 
 
 def test_the_background_differs_from_clip_to_clip() -> None:
-    halls = [mean_spectrum(synthesise("fan", "id_00", snr_db=-100.0, index=k).samples) for k in range(4)]
+    halls = [mean_spectrum(synthesise("fan", "id_00", snr_db=-100.0, index=k, seconds=4.0).samples) for k in range(4)]
     apart = [np.abs(a - b).mean() for i, a in enumerate(halls) for b in halls[:i]]
     assert min(apart) > 1.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     which=st.sampled_from(FAULTY),
     machine=st.integers(0, 9),

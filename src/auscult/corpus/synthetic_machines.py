@@ -46,10 +46,10 @@ from auscult.corpus.synthetic_take import (
 FAULTS: dict[str, dict[str, float]] = {
     "fan": {"imbalance": 0.28, "bearing": 0.1, "obstruction": 0.5, "rattle": 0.09},
     "pump": {"leak": 0.15, "cavitation": 0.12, "clogging": 0.5, "bearing": 0.14},
-    "slider": {"missing-stroke": 0.15, "late-stroke": 0.5, "dry-rail": 0.3, "rail-damage": 1.0},
-    "valve": {"missing-stroke": 0.15, "late-stroke": 0.5, "leak": 0.06, "sticking": 0.6},
-    "ToyCar": {"detuned-motor": 0.03, "imbalance": 0.27, "gear-damage": 1.2, "rattle": 0.8},
-    "ToyConveyor": {"slipping-belt": 0.6, "bearing": 0.12, "damaged-roller": 1.5, "detuned-motor": 0.05},
+    "slider": {"missing-stroke": 0.15, "late-stroke": 0.5, "dry-rail": 0.45, "rail-damage": 1.5},
+    "valve": {"missing-stroke": 0.15, "late-stroke": 0.5, "leak": 0.065, "sticking": 0.75},
+    "ToyCar": {"detuned-motor": 0.03, "imbalance": 0.27, "gear-damage": 1.4, "rattle": 0.8},
+    "ToyConveyor": {"slipping-belt": 0.75, "bearing": 0.14, "damaged-roller": 1.8, "detuned-motor": 0.05},
 }
 
 
@@ -149,9 +149,9 @@ def slider(take: Take) -> Wave:
     strokes = lengthened(spans, 0.07)
     match take.fault:
         case "missing-stroke":  # strength: share of the strokes that fail
-            missing_strokes(take, moving, strokes, hum=0.4)
+            missing_strokes(take, moving, strokes, hum=0.55)
         case "late-stroke":  # strength: delay as a share of the standstill
-            late_strokes(take, moving, strokes, take.strength * (every - lasting - 0.07), jerk=1.0)
+            late_strokes(take, moving, strokes, take.strength * (every - lasting - 0.07), jerk=1.8)
         case "dry-rail":  # strength: RMS of the squeak in the middle of each stroke
             when = [(s + 0.25 * lasting, s + 0.75 * lasting) for s in starts]
             glide = turns(take.wear, take.n, squeak, wander=0.01, per_second=20.0)
@@ -189,12 +189,12 @@ def valve(take: Take) -> Wave:
     strokes = [(float(o) - 0.002, float(c) + 0.06) for o, c in zip(opens, closes, strict=True)]
     match take.fault:
         case "missing-stroke":  # strength: share of the strokes that fail
-            missing_strokes(take, working, strokes, hum=0.15)
+            missing_strokes(take, working, strokes, hum=0.25)
         case "late-stroke":  # strength: delay as a share of the time at rest
-            late_strokes(take, working, strokes, take.strength * (every - open_for - 0.1), jerk=1.0)
+            late_strokes(take, working, strokes, take.strength * (every - open_for - 0.1), jerk=1.4)
         case "leak":  # strength: RMS of the air that escapes while the valve should be shut
             escaping = noise(take.wear, take.n, band(port - 800.0, port + 1200.0)) * (1.0 - blowing)
-            shut = list(zip(closes[:-1], opens[1:], strict=True))
+            shut = [(0.0, opens[0] + 0.01), *zip(closes[:-1] - 0.01, opens[1:] + 0.01, strict=True)]
             take.add(take.strength * escaping, port - 800.0, port + 1200.0, shut)
         case "sticking":  # strength: peak of the scrape before the plunger lets go
             scrape = burst(take.wear, band(600.0, 3000.0), 0.03, attack=0.03)
