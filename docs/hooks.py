@@ -7,6 +7,7 @@ A page asks for one with a comment on a line of its own:
     <!-- published: ae -->       what was published of a detector, from the recipes table
     <!-- detectors -->           all detectors
     <!-- every-detector -->      a section on each of them: docstring, settings, published figures
+    <!-- output: detectors -->   what `auscult detectors` prints
     <!-- promises -->            what a number of healthy clips can promise
     <!-- front-ends -->          all front ends
 """
@@ -15,7 +16,10 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 _REQUEST = re.compile(r"^<!-- (?P<table>[\w-]+)(?:: (?P<name>[\w-]+))? -->$", re.MULTILINE)
@@ -114,6 +118,15 @@ def every_detector() -> str:
     )
 
 
+@cache
+def output(argument: str) -> str:
+    """What auscult prints when called with one argument, as a block."""
+    words = [sys.executable, "-m", "auscult", argument]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, encoding="utf-8")
+    lines = [line.rstrip() for line in done.stdout.strip("\n").splitlines()]
+    return "```text\n" + "\n".join(lines).strip("\n") + "\n```\n"
+
+
 def promises() -> str:
     """What a number of healthy clips can promise, and how far one model may be from it."""
     from scipy.stats import beta
@@ -143,6 +156,7 @@ _TABLES: dict[str, Callable[..., str]] = {
     "detectors": detectors,
     "front-ends": front_ends,
     "every-detector": every_detector,
+    "output": output,
     "promises": promises,
 }
 

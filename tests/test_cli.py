@@ -278,6 +278,7 @@ def test_resume_of_a_finished_fit(auscult: Run, tiny_plant: Path, tmp_path: Path
     assert (model.read_bytes(), model.stat().st_mtime_ns) == before
     # What would give another model is not done yet.
     for change in (["--seed", "1"], ["--set", "k=2"], ["--machine-id", "00"], ["--false-alarm-rate", "0.1"]):
+        model.write_bytes(before[0])
         assert "Already done" not in done(auscult(*arguments, *change, "--resume")).out
         assert "Already done" in done(auscult(*arguments, *change, "--resume")).out
     assert described(model)["calibration"]["false_alarm_rate"] == 0.1

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import machine_sound
 
 from auscult.corpus import Clip
 from auscult.detectors import registry
 from auscult.detectors.registry import create
 from auscult.errors import AuscultError
 from auscult.store import Store
+from conftest import machine_sound
 
 RATE = 16_000
 
@@ -150,9 +150,9 @@ def test_a_training_clip_is_its_own_neighbour(tmp_path: Path) -> None:
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
-    with pytest.raises(AuscultError, match="'iddn'.*'idnn'"):
+    with pytest.raises(AuscultError, match=r"'iddn'.*'idnn'"):
         registry.get("iddn")
-    with pytest.raises(AuscultError, match="'learning_rat'.*'learning_rate'"):
+    with pytest.raises(AuscultError, match=r"'learning_rat'.*'learning_rate'"):
         create("ae", "paper", {"learning_rat": "1"})
     with pytest.raises(AuscultError, match="no preset 'fast'"):
         create("ae", "fast")

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import machine_sound, write_wav
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -15,6 +14,7 @@ import auscult
 from auscult import modelfile
 from auscult.errors import AuscultError
 from auscult.fitting import is_done, training_clips
+from conftest import machine_sound, write_wav
 
 
 @pytest.fixture(scope="module")

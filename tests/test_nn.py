@@ -39,7 +39,7 @@ def test_aggregates_lie_within_the_scores_and_ignore_order(values: list[float], 
 
 @pytest.mark.parametrize("rule", ["", "median", "top-0", "top-", "top-0%", "top-101%", "power-0", "mean "])
 def test_rules_that_are_none(rule: str) -> None:
-    with pytest.raises(ValueError, match="aggregation|power"):
+    with pytest.raises(ValueError, match=r"aggregation|power"):
         check_aggregation(rule)
 
 

@@ -1,5 +1,6 @@
 """Log-mels are computed once, kept whole, and gathered without copies of the corpus."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -205,7 +206,7 @@ def test_windows_equal_slices(lengths: list[int], length: int, hop: int, joined:
     n_mels = 3
     base = np.arange(sum(lengths) * n_mels, dtype=np.float32).reshape(-1, n_mels)
     edges = np.cumsum([0, *lengths])
-    spectra = [base[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    spectra = [base[a:b] for a, b in itertools.pairwise(edges)]
     if not joined:
         spectra = [s.copy() for s in spectra]
     slow = [s[i : i + length].ravel() for s in spectra for i in range(0, len(s) - length + 1, hop)]

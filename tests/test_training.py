@@ -1,6 +1,8 @@
 """The loop: order, budget, interruption, resumption bit for bit, and refusal of nonsense."""
 
+import functools
 import math
+import operator
 import os
 import signal
 import threading
@@ -56,7 +58,7 @@ def test_every_example_once_an_epoch_in_another_order() -> None:
     assert log.steps == 12
     assert len(log.losses) == 3
     assert log.losses[-1] < log.losses[0]
-    epochs = [sum(rows.asked[4 * e : 4 * e + 4], []) for e in range(3)]
+    epochs = [functools.reduce(operator.iadd, rows.asked[4 * e : 4 * e + 4], []) for e in range(3)]
     assert all(sorted(e) == list(range(50)) for e in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 
@@ -142,7 +144,7 @@ def test_a_loss_that_is_no_number_stops_with_an_explanation() -> None:
             batch = super().gather(indices)
             return batch * math.nan if len(self.asked) == 3 else batch
 
-    with pytest.raises(AuscultError, match="step 3: the loss is nan.*learning_rate"):
+    with pytest.raises(AuscultError, match=r"step 3: the loss is nan.*learning_rate"):
         run_training(Plan(2, 16), Bad(50))
 
 

@@ -1,11 +1,13 @@
-"""Draw the docs' own pictures again: `python docs/images/draw.py`. They are drawn from arithmetic alone.
+"""Make the docs' pictures again.
 
-`explain.png` is not among them: see the last lines of docs/commands/explain.md.
+`python docs/images/draw.py` draws what comes from arithmetic alone; `python docs/images/draw.py strange.png` turns the
+picture that the quick start's `auscult explain` draws into `explain.png`.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -41,6 +43,20 @@ def draw_promise() -> Figure:
     return figure
 
 
+def shrink(picture: str) -> None:
+    """Make a picture of `auscult explain` light enough for a README."""
+    from PIL import Image
+
+    image = Image.open(picture).convert("RGB")
+    width = 1400
+    image = image.resize((width, width * image.height // image.width), Image.Resampling.LANCZOS)
+    image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        HERE / "explain.png", optimize=True
+    )
+
+
 if __name__ == "__main__":
+    for picture in sys.argv[1:]:
+        shrink(picture)
     mpl.rcParams["svg.hashsalt"] = "auscult"
     draw_promise().savefig(HERE / "promise.svg", metadata={"Date": None})

@@ -197,12 +197,22 @@ def fit(
 
     check_request(detector, preset, chosen, false_alarm_rate, budget, device)
 
-    manifest = open_data(data, layout=layout).select(machine_type=machine_type, machine_id=machine_id)
+    manifest = open_data(data, layout=layout)
     _tell(*manifest.notes)
-    if len(manifest.machine_types) > 1:
-        _tell(f"one model for {len(manifest.machine_types)} machine types; usual is one each: --machine-type")
+    n_types = len(manifest.select(machine_type=machine_type, machine_id=machine_id).machine_types)
+    if n_types > 1:
+        _tell(f"one model for {n_types} machine types; usual is one each: --machine-type")
     checkpoint = target.with_name(target.name + ".checkpoint")
-    how: dict[str, Any] = {"preset": preset, "settings": chosen, "false_alarm_rate": false_alarm_rate, "seed": seed}
+    how: dict[str, Any] = {
+        "preset": preset,
+        "settings": chosen,
+        "machine_type": machine_type,
+        "machine_id": machine_id,
+        "outliers": outliers,
+        "false_alarm_rate": false_alarm_rate,
+        "seed": seed,
+        "layout": layout,
+    }
     if resume and is_done(target, manifest, detector, **how):
         checkpoint.unlink(missing_ok=True)
         print(f"Already done: {target}")
@@ -211,13 +221,11 @@ def fit(
         manifest,
         detector,
         **how,
-        outliers=outliers,
         budget=budget,
         device=device,
         threads=threads or 1,
         checkpoint=checkpoint,
         resume=resume,
-        layout=layout,
     )
     model.save(target)
     checkpoint.unlink(missing_ok=True)
@@ -325,12 +333,13 @@ def evaluate(
     from auscult.evaluation.folder import write_folder
     from auscult.evaluation.protocol import evaluate as run_evaluate
     from auscult.evaluation.scores import read_scores
+    from auscult.evaluation.truth import with_truth
 
     table = read_scores(scores)
     known = read_truth(truth) if truth is not None else None
     evaluation = run_evaluate(table, truth=known, protocol=protocol, seed=seed)
     if output is not None:
-        write_folder(output, table, evaluation)
+        write_folder(output, with_truth(table, known)[0] if known is not None else table, evaluation)
     if as_json:
         print(evaluation.json())
     else:

@@ -327,7 +327,6 @@ def _mel_matrix(front: FrontEnd) -> np.ndarray:
 
 
 FRONT_ENDS: dict[str, FrontEnd] = {
-    # SYSTEMS section 15, row by row.
     "dcase2020": FrontEnd(),
     "dcase2021": FrontEnd(log="max", padding="constant"),
     "proxy-outlier": FrontEnd(normalise="std", log="max", floor=1e-10, top_db=80.0),

@@ -64,7 +64,8 @@ def fit(
     machine_type, machine_id : str, optional
         Use only the clips of this machine.
     outliers : folder, manifest, paths or clips, optional
-        Recordings of something else, for detectors that learn from them.
+        Recordings of something else, for detectors that learn from them. Default, for a detector that cannot do
+        without: the training clips of the other machine IDs of the same type in `data`.
     false_alarm_rate : float
         The share of healthy clips that may be called anomalous.
     seed : int
@@ -96,11 +97,11 @@ def fit(
     """
     system = check_request(detector, preset, settings, false_alarm_rate, budget, device)
     clips = training_clips(data, machine_type=machine_type, machine_id=machine_id, layout=layout)
-    others = _outliers(system, outliers, layout)
+    others = _outliers(system, outliers, data, clips, layout)
     store = store or Store()
     usable, broken = _usable(system, clips, store)
     learnt, held_out = _hold_out(usable, seed)
-    identity = run_identity(system, learnt, held_out, seed)
+    identity = run_identity(system, learnt, held_out, seed, others or ())
     run = Run(device, threads, Path(checkpoint) if checkpoint else None, resume, identity)
     log = system.fit(learnt, outliers=others, store=store, budget=budget, seed=seed, run=run)
     scores = system.score(held_out or learnt)
@@ -179,9 +180,13 @@ def is_done(
     *,
     preset: str = "quick",
     settings: Mapping[str, Any] | None = None,
+    machine_type: str | None = None,
+    machine_id: str | None = None,
+    outliers: models.Data | None = None,
     false_alarm_rate: float = 0.01,
     seed: int = 0,
     store: Store | None = None,
+    layout: str = "auto",
 ) -> bool:
     """Whether `path` holds the very model that `fit` with these arguments would give."""
     if not Path(path).exists():
@@ -193,14 +198,19 @@ def is_done(
     if there.calibration.false_alarm_rate != false_alarm_rate:
         return False
     system = registry.create(detector, preset, settings)
-    usable = _usable(system, training_clips(data), store or Store())[0]
-    return bool(there.provenance.get("identity") == run_identity(system, *_hold_out(usable, seed), seed))
+    clips = training_clips(data, machine_type=machine_type, machine_id=machine_id, layout=layout)
+    others = _outliers(system, outliers, data, clips, layout)
+    usable = _usable(system, clips, store or Store())[0]
+    expected = run_identity(system, *_hold_out(usable, seed), seed, others or ())
+    return bool(there.provenance.get("identity") == expected)
 
 
-def run_identity(system: Detector, learnt: Sequence[Clip], held_out: Sequence[Clip], seed: int) -> str:
+def run_identity(
+    system: Detector, learnt: Sequence[Clip], held_out: Sequence[Clip], seed: int, outliers: Sequence[Clip] = ()
+) -> str:
     """What a training run is: detector, settings, clips and seed, as a digest."""
     parts = [system.name, system.config.model_dump_json(), system.front_end.model_dump_json(), str(seed)]
-    for group in (learnt, held_out):
+    for group in (learnt, held_out, outliers) if outliers else (learnt, held_out):
         parts += [f"{len(group)}", *(clip_key(c.file) or c.path if c.file else c.path for c in group)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -229,16 +239,32 @@ def _notes(clips: Sequence[Clip]) -> list[str]:
     return [f"nothing says whether {n_unlabelled} of the clips are healthy; they were taken to be"]
 
 
-def _outliers(system: Detector, outliers: models.Data | None, layout: str) -> list[Clip] | None:
-    if outliers is None:
-        if Needs.OUTLIERS in system.needs:
-            raise AuscultError(
-                f"{system.name} learns from recordings of something else too", "name them: --outliers DATA"
-            )
-        return None
+def _outliers(
+    system: Detector, outliers: models.Data | None, data: models.Data, clips: Sequence[Clip], layout: str
+) -> list[Clip] | None:
+    """The outliers that were named, else the other machines in `data` if the detector needs any."""
     if isinstance(outliers, str | os.PathLike):
         return open_data(outliers, layout=layout).clips()
-    return models.read_clips(outliers)
+    if outliers is not None:
+        return models.read_clips(outliers)
+    if Needs.OUTLIERS not in system.needs:
+        return None
+    others = _other_machines(data, clips, layout)
+    if not others:
+        raise AuscultError(
+            f"{system.name} learns from recordings of something else too, and there are none",
+            "name them (--outliers DATA), or one of several machine IDs (--machine-id); the others serve as outliers. "
+            "ae and knn need none",
+        )
+    return others
+
+
+def _other_machines(data: models.Data, clips: Sequence[Clip], layout: str) -> list[Clip]:
+    """Training clips in `data` of the same machine types as `clips`, but of other IDs."""
+    machines = {(clip.machine_type, clip.machine_id) for clip in clips}
+    types = {clip.machine_type for clip in clips}
+    everything = training_clips(data, layout=layout)
+    return [c for c in everything if c.machine_type in types and (c.machine_type, c.machine_id) not in machines]
 
 
 def _hold_out(clips: Sequence[Clip], seed: int) -> tuple[list[Clip], list[Clip]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from auscult.corpus import Clip, Manifest
 from auscult.errors import AudioError, AuscultError
-from auscult.files import cannot_write
+from auscult.files import atomic, cannot_write
 from auscult.model import Model
 from auscult.parallel import map_in_order
 from auscult.progress import progress
@@ -139,15 +139,11 @@ class _Notes:
             return self
         if self.resume and self.path.exists():
             self._take_up()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path, "w", encoding="utf-8")
-            self._write({"model": self.identity})
-            for key, judged in self.judged.items():
-                self._write({"clip": key, "score": _finite(judged.score), "error": judged.error})
-            self.file.flush()
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+        # Whole or not at all: a run killed here must not lose what an earlier one noted.
+        lines = [_line({"model": self.identity}), *(_note(key, judged) for key, judged in self.judged.items())]
+        with atomic(self.path) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+        self.file = open(self.path, "a", encoding="utf-8")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
@@ -170,16 +166,12 @@ class _Notes:
         if self.file is None or self.path is None:
             return
         try:
-            self._write({"clip": key, "score": _finite(judged.score), "error": judged.error})
+            self.file.write(_note(key, judged))
             if time.monotonic() - self.flushed > _FLUSH_SECONDS:
                 self.file.flush()
                 self.flushed = time.monotonic()
         except OSError as error:
             raise cannot_write(self.path, error) from error
-
-    def _write(self, line: dict[str, Any]) -> None:
-        assert self.file is not None
-        self.file.write(json.dumps(line) + "\n")
 
     def _take_up(self) -> None:
         assert self.path is not None
@@ -210,5 +202,10 @@ def _clip_name(clip: Clip) -> str:
     return key or f"{clip.path} (not there)"
 
 
-def _finite(score: float) -> float | None:
-    return None if np.isnan(score) else score
+def _note(key: str, judged: Judged) -> str:
+    score = None if np.isnan(judged.score) else judged.score
+    return _line({"clip": key, "score": score, "error": judged.error})
+
+
+def _line(facts: dict[str, Any]) -> str:
+    return json.dumps(facts) + "\n"

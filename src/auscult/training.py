@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -32,13 +32,17 @@ CHECKPOINT_SECONDS = 5.0
 variable AUSCULT_CHECKPOINT_SECONDS overrides it."""
 
 
-class Examples(Protocol):
+Batch = TypeVar("Batch")
+BatchRead = TypeVar("BatchRead", covariant=True)
+
+
+class Examples(Protocol[BatchRead]):
     """Training examples that can be gathered by number."""
 
     def __len__(self) -> int: ...
 
-    def gather(self, indices: torch.Tensor) -> torch.Tensor:
-        """Return the examples with these numbers as one batch."""
+    def gather(self, indices: torch.Tensor) -> BatchRead:
+        """Return the examples with these numbers as one batch: a tensor, or a tuple of tensors."""
         ...
 
 
@@ -116,8 +120,8 @@ class TrainingLog:
 
 def train(
     network: nn.Module,
-    loss: Callable[[nn.Module, torch.Tensor], torch.Tensor],
-    examples: Examples,
+    loss: Callable[[nn.Module, Batch], torch.Tensor],
+    examples: Examples[Batch],
     optimizer: torch.optim.Optimizer,
     plan: Plan,
     *,
@@ -163,8 +167,8 @@ class _Loop:
     def __init__(
         self,
         network: nn.Module,
-        loss: Callable[[nn.Module, torch.Tensor], torch.Tensor],
-        examples: Examples,
+        loss: Callable[[nn.Module, Any], torch.Tensor],
+        examples: Examples[Any],
         optimizer: torch.optim.Optimizer,
         plan: Plan,
         seed: int,

@@ -144,6 +144,14 @@ class Detector(ABC):
     def min_frames(self) -> int:
         """The shortest clip that can be judged, in frames."""
 
+    def score_of(self, clip: Clip, logmel: torch.Tensor) -> float:  # noqa: ARG002
+        """`score_logmel`, for a detector that must know whose log-mel it is (of which machine)."""
+        return self.score_logmel(logmel)
+
+    def map_of(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """`map_logmel`, likewise."""
+        return self.map_logmel(logmel)
+
     def n_parameters(self) -> int:
         """How many trainable parameters the system has; 0 for one that keeps examples instead."""
         return 0
@@ -180,7 +188,7 @@ class Detector(ABC):
             If it cannot be judged; the message names it.
         """
         with torch.inference_mode():
-            score = self.score_logmel(self.logmel(clip))
+            score = self.score_of(clip, self.logmel(clip))
         if not np.isfinite(score):
             raise AudioError(f"{clip.path}: its score is {score}", "listen to it; it is unlike any recording")
         return score
@@ -199,7 +207,7 @@ class Detector(ABC):
             If the clip cannot be judged.
         """
         with torch.inference_mode():
-            return self.map_logmel(self.logmel(clip)).float().T.contiguous().numpy()
+            return self.map_of(clip, self.logmel(clip)).float().T.contiguous().numpy()
 
     def logmel(self, clip: Clip) -> torch.Tensor:
         """The log-mel that the detector hears, shape (n_frames, n_mels).

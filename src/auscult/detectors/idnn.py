@@ -10,7 +10,7 @@ from torch import nn
 
 from auscult.detectors.base import DetectorConfig
 from auscult.detectors.registry import register
-from auscult.detectors.windowed import WindowedConfig, WindowedDetector
+from auscult.detectors.windowed import WindowedConfig, WindowedDetector, with_a_centre
 from auscult.nn.dense import dense_stack
 
 
@@ -33,12 +33,7 @@ class IDNNConfig(WindowedConfig):
     bottleneck: int = Field(default=8, ge=1, description="units in the bottleneck")
     autoclip: float | None = Field(default=10.0, ge=0, le=100, description="percentile of adaptive gradient clipping")
 
-    @field_validator("frames")
-    @classmethod
-    def _has_a_centre(cls, frames: int) -> int:
-        if frames < 3 or frames % 2 == 0:
-            raise ValueError("frames is an odd number from 3 on, so that one frame is the centre")
-        return frames
+    _frames = field_validator("frames")(with_a_centre)
 
 
 @register

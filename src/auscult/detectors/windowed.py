@@ -15,7 +15,8 @@ from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.errors import AuscultError
 from auscult.nn.aggregation import aggregate, check_aggregation
 from auscult.nn.clipping import AutoClip
-from auscult.store import Store, require_clips
+from auscult.nn.schedules import Schedule
+from auscult.store import LogMels, Store, require_clips
 from auscult.training import Plan, Run, TrainingLog, train
 
 _WINDOWS_AT_ONCE = 4096
@@ -47,6 +48,19 @@ class WindowedConfig(DetectorConfig):
     autoclip: float | None = Field(default=None, ge=0, le=100, description="percentile of adaptive gradient clipping")
 
     _aggregation = field_validator("aggregation")(check_aggregation)
+
+
+def with_a_centre(frames: int) -> int:
+    """Return the length of a window if one of its frames is the centre.
+
+    Raises
+    ------
+    ValueError
+        If none is.
+    """
+    if frames < 3 or frames % 2 == 0:
+        raise ValueError("frames is an odd number from 3 on, so that one frame is the centre")
+    return frames
 
 
 class WindowedDetector(Detector):
@@ -85,8 +99,19 @@ class WindowedDetector(Detector):
     def predicted(self) -> range:
         """Which frames of a window `errors` covers."""
 
+    def window_scores(self, windows: torch.Tensor) -> torch.Tensor:
+        """Score of each window, shape (batch,): the mean of `errors`, unless a detector has another."""
+        return self.errors(windows).mean(dim=(1, 2))
+
+    def prepare(self, network: nn.Module, logmels: LogMels) -> None:
+        """Set what a new network takes from the training clips before it is trained; nothing, as a rule."""
+
+    def schedule(self) -> Schedule | None:
+        """Factor on the learning rate at each step; None for a constant rate."""
+        return None
+
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Adam as Keras has it: epsilon 1e-7 (SYSTEMS section 1a)."""
+        """Adam as Keras has it: epsilon 1e-7."""
         return torch.optim.Adam(network.parameters(), lr=self.config.learning_rate, eps=1e-7, fused=True)
 
     @property
@@ -115,6 +140,7 @@ class WindowedDetector(Detector):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = self.build()
+        self.prepare(network, logmels)
         log = self._train(network, windows, budget, seed, run)
         self.network = network.cpu().eval()
         return log
@@ -122,12 +148,12 @@ class WindowedDetector(Detector):
     def _train(self, network: nn.Module, windows: Any, budget: float | None, seed: int, run: Run | None) -> TrainingLog:
         config = self.config
         clip = None if config.autoclip is None else AutoClip(config.autoclip)
-        plan = Plan(config.epochs, config.batch_size, config.max_steps, budget, clip=clip)
+        plan = Plan(config.epochs, config.batch_size, config.max_steps, budget, self.schedule(), clip)
         return train(network, self.loss, windows, self.optimizer(network), plan, seed=seed, run=run)
 
     def score_logmel(self, logmel: torch.Tensor) -> float:
-        """Mean error of each window, aggregated over the clip."""
-        scores = [self.errors(batch).mean(dim=(1, 2)) for _, batch in self._batches(logmel)]
+        """The windows' scores, aggregated over the clip."""
+        scores = [self.window_scores(batch) for _, batch in self._batches(logmel)]
         return aggregate(torch.cat(scores), self.config.aggregation)
 
     def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:

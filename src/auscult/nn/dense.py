@@ -16,7 +16,7 @@ def dense_stack(
 ) -> nn.Sequential:
     """Dense layers, each but the last followed by batch normalisation and ReLU.
 
-    Batch normalisation has Keras' defaults (momentum 0.99, epsilon 1e-3: SYSTEMS section 1a), which in
+    Batch normalisation has Keras' defaults (momentum 0.99, epsilon 1e-3), which in
     torch's convention is a momentum of 0.01.
 
     Parameters
@@ -27,7 +27,7 @@ def dense_stack(
     n_outputs : int
     initialisation : {"keras", "xavier-relu"}
         Glorot-uniform with zero bias (Keras' default), or Glorot-uniform with the gain for ReLU and a bias
-        of 0.01 (proxy-outlier paper's autoencoder, SYSTEMS section 1b).
+        of 0.01 (proxy-outlier paper's autoencoder).
 
     Returns
     -------
