@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +22,15 @@ from conftest import Outcome, Run, command, described, machine_sound, run_auscul
 
 RATE = 16_000
 HEADER = ["path", "machine_type", "machine_id", "split", "condition"]
-root = os.geteuid() == 0
+
+
+def _may_do_anything() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o500)
+        return os.access(folder, os.W_OK)
+
+
+root = _may_do_anything()
 
 # What a command may say besides what is wrong.
 NOTES = re.compile(
@@ -617,7 +626,7 @@ class TestFullDisk:
         disk = tmp_path / "disk"
         disk.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-        if not root or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
             pytest.skip("this user cannot make a small disk")
         try:
             (disk / "ballast").write_bytes(bytes(60 * 1024))

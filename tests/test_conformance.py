@@ -34,6 +34,16 @@ SMALL["pae"] = {
     "batch_size": 64,
     "warm_up_steps": 50,
 }
+SMALL["anp"] = {
+    "frames": 3,
+    "width": 16,
+    "heads": 1,
+    "feed_forward": 16,
+    "context_share": 0.3,
+    "max_steps": 300,
+    "batch_size": 8,
+    "warm_up_steps": 50,
+}
 SMALL["group-made"] = {"width": 128, "max_steps": 200, "batch_size": 64}
 SMALL["maf"] = {"frames": 2, "hidden": 256, "blocks": 2, "max_steps": 60, "batch_size": 64}
 SMALL["glow"] = SMALL["glow-aff"] = {"levels": 2, "steps": 1, "width": 8, "max_steps": 30, "batch_size": 16}

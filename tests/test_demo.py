@@ -16,9 +16,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MACHINE_TYPES", MACHINE_TYPES[:2])
 
 
-def test_from_nothing_to_a_report_and_not_twice(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_nothing_to_a_report_and_not_twice(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page, evaluation = demo.run_demo(tmp_path / "demo")
     assert page.stat().st_size > 10_000
     assert [line.machine_type for line in evaluation.by_type] == list(MACHINE_TYPES[:2])

@@ -16,7 +16,7 @@ from auscult.nn.dense import dense_stack
 _FORMS: dict[str, dict[str, Any]] = {
     # The challenge's program: one model a machine type.
     "dcase2020": {"hidden_layers": 4, "front_end": "dcase2020", "learning_rate": 1e-3},
-    # The proxy-outlier paper's comparison, section 4.3.1: one model a machine ID, one layer fewer a side, unit-variance waveforms.
+    # The proxy-outlier paper, section 4.3.1: one model a machine ID, one layer fewer a side, unit-variance waveforms.
     "per-id": {"hidden_layers": 3, "front_end": "proxy-outlier", "learning_rate": 1e-4},
 }
 

@@ -42,6 +42,13 @@ class Partition:
         sides = [side.nonzero()[:, -1].reshape(*side.shape[:-1], -1) for side in (~hidden, hidden)]
         return cls(*sides)
 
+    def thinned(self, share: float) -> Partition:
+        """Keep a share of a shared context, at least one bin, by lot from torch's global generator."""
+        if share == 1:
+            return self
+        kept = torch.randperm(len(self.context))[: max(1, round(share * len(self.context)))]
+        return Partition(self.context[kept], self.target)
+
     def to(self, device: torch.device) -> Partition:
         """The same bins, listed on another device."""
         return Partition(self.context.to(device), self.target.to(device))
