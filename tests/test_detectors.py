@@ -146,6 +146,15 @@ def test_a_training_clip_is_its_own_neighbour(tmp_path: Path) -> None:
     np.testing.assert_allclose(detector.score(train), 0, atol=1e-6)
 
 
+def test_scores_of_training_clips_leave_them_out(tmp_path: Path) -> None:
+    detector = create("knn", "paper", {"k": "2"})
+    train = [clip(machine_sound(i, seconds=0.5), f"c{i}") for i in range(6)]
+    detector.fit(train, store=Store(tmp_path))
+    bank = detector.state()[0]["bank"].numpy()
+    distances = np.sqrt(((bank[:, None] - bank[None]) ** 2).mean(2))
+    np.testing.assert_allclose(detector.score_learnt(train), np.sort(distances)[:, 1:3].mean(1), atol=1e-6)
+
+
 # Registry -----------------------------------------------------------------------------------------------
 
 

@@ -130,3 +130,15 @@ def test_a_mask_that_hides_nothing_is_refused() -> None:
         masks.hide(5, 8)
     with pytest.raises(AuscultError, match="frame -1"):
         masks.hide(5, 8, frames=[-1])
+
+
+def test_a_thinned_context_is_a_part_of_it_drawn_by_lot() -> None:
+    sides = Partition.of(masks.centre_frame(*SIZE))
+    torch.manual_seed(0)
+    one, other = sides.thinned(0.25), sides.thinned(0.25)
+    assert len(one.context) == len(set(one.context.tolist())) == 128
+    assert set(one.context.tolist()) < set(sides.context.tolist())
+    assert torch.equal(one.target, sides.target)
+    assert not torch.equal(one.context, other.context)
+    assert sides.thinned(1.0) is sides
+    assert len(sides.thinned(1e-9).context) == 1

@@ -198,8 +198,8 @@ def fit(
     check_request(detector, preset, chosen, false_alarm_rate, budget, device)
 
     manifest = open_data(data, layout=layout)
-    _tell(*manifest.notes)
     n_types = len(manifest.select(machine_type=machine_type, machine_id=machine_id).machine_types)
+    _tell(*manifest.notes)
     if n_types > 1:
         _tell(f"one model for {n_types} machine types; usual is one each: --machine-type")
     checkpoint = target.with_name(target.name + ".checkpoint")

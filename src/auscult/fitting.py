@@ -104,7 +104,7 @@ def fit(
     identity = run_identity(system, learnt, held_out, seed, others or ())
     run = Run(device, threads, Path(checkpoint) if checkpoint else None, resume, identity)
     log = system.fit(learnt, outliers=others, store=store, budget=budget, seed=seed, run=run)
-    scores = system.score(held_out or learnt)
+    scores = system.score(held_out) if held_out else system.score_learnt(learnt)
     provenance = {
         "identity": identity,
         "n_training_clips": len(learnt),

@@ -179,6 +179,15 @@ class Detector(ABC):
         """
         return np.fromiter(map_in_order(self.score_clip, clips, workers), np.float64, len(clips))
 
+    def score_learnt(self, clips: Sequence[Clip]) -> np.ndarray:
+        """Score of clips that were learnt from, as far as possible as if they had not been.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_clips,)
+        """
+        return self.score(clips)
+
     def score_clip(self, clip: Clip) -> float:
         """Anomaly score of one clip.
 

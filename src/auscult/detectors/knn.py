@@ -98,7 +98,15 @@ class KNN(Detector):
 
     def score_logmel(self, logmel: torch.Tensor) -> float:
         """Mean distance to the k nearest training clips, per root of the number of statistics."""
-        distances = self._distances(logmel)
+        return self._mean_of_nearest(self._distances(logmel))
+
+    def score_learnt(self, clips: Sequence[Clip]) -> np.ndarray:
+        """Leave-one-out: a training clip is not its own neighbour; 0 for one that has no other."""
+        with torch.inference_mode():
+            distances = (self._distances(self.logmel(clip)).sort().values[1:] for clip in clips)
+            return np.array([self._mean_of_nearest(others) if len(others) else 0.0 for others in distances])
+
+    def _mean_of_nearest(self, distances: torch.Tensor) -> float:
         nearest = distances.topk(min(self.config.k, len(distances)), largest=False).values
         return float(nearest.mean())
 
