@@ -68,6 +68,15 @@ def test_the_learning_rate_has_its_peak_of_1e_3_at_step_4000() -> None:
     assert rates == pytest.approx([2.5e-7, 5e-4, 1e-3, 5e-4])
 
 
+def test_the_rate_falls_to_zero_over_the_last_steps_if_asked_to() -> None:
+    detector = create("anp", "paper", {"max_steps": 100, "cool_down": 0.2, "warm_up_steps": 50})
+    assert isinstance(detector, ANP)
+    rate = detector.schedule()
+    assert [rate(step) for step in (25, 50, 81, 91, 100)] == pytest.approx(
+        [0.5, 1.0, (50 / 81) ** 0.5, (50 / 91) ** 0.5 / 2, (50 / 100) ** 0.5 / 20]
+    )
+
+
 def slow_network(network: ANPNetwork, window: torch.Tensor, context: list[int], target: list[int]) -> torch.Tensor:
     """Section 2.1 point by point and head by head; mean and sigma of each target, shape (n_targets, 2)."""
 

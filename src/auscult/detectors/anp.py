@@ -54,6 +54,9 @@ class ANPConfig(WindowedConfig):
         any context, and attention to a fifth of the points costs a twenty-fifth: ours, for short trainings.
     warm_up_steps : int
         Steps until the learning rate has its peak, `learning_rate`; it falls with the root of the step then.
+    cool_down : float
+        Share of `max_steps` over which the rate falls to zero in the end. The paper has none and no `max_steps`;
+        ours, for short trainings.
     autoclip : float or None
         The paper clips adaptively and names no percentile; AutoClip's authors recommend 10.
     masking : {"idnn", "rrc", "boot"}
@@ -74,6 +77,7 @@ class ANPConfig(WindowedConfig):
     standardise: bool = Field(default=False, description="whether the network sees standardised bands")
     context_share: float = Field(default=1.0, gt=0, le=1, description="share of the context kept in training")
     warm_up_steps: PositiveInt = Field(default=4000, description="steps until the learning rate has its peak")
+    cool_down: float = Field(default=0.0, ge=0, le=1, description="share of max_steps with a rate that falls to zero")
     autoclip: float | None = Field(default=10.0, ge=0, le=100, description="percentile of adaptive gradient clipping")
     masking: Literal["idnn", "rrc", "boot"] = Field(default="idnn", description="what is hidden in scoring")
     score_by: Literal["mse", "likelihood"] = Field(default="mse", description="squared error or likelihood")
@@ -229,12 +233,13 @@ class ANP(WindowedDetector):
             "heads": 4,
             "feed_forward": 64,
             "standardise": True,
-            "context_share": 0.1,
+            "context_share": 0.2,
             "epochs": 20_000,
-            "max_steps": 6000,
+            "max_steps": 5000,
             "batch_size": 16,
             "learning_rate": 3e-3,
-            "warm_up_steps": 600,
+            "warm_up_steps": 500,
+            "cool_down": 0.3,
             "score_hop": 5,
         },
     }
@@ -254,8 +259,12 @@ class ANP(WindowedDetector):
             network.standardise.learn(logmels.spectra)
 
     def schedule(self) -> Schedule:
-        """Warm-up, then a fall with the root of the step."""
-        return noam(self.config.warm_up_steps)
+        """Warm-up, then a fall with the root of the step, then (if asked for) to zero."""
+        rate, end = noam(self.config.warm_up_steps), self.config.max_steps
+        if end is None or not self.config.cool_down:
+            return rate
+        length = self.config.cool_down * end
+        return lambda step: rate(step) * min(1.0, (end + 1 - step) / length)
 
     def loss(self, network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood of the hidden bins, under one random mask for the whole batch."""
