@@ -67,7 +67,7 @@ class ANPConfig(WindowedConfig):
         Squared error in dB, or negative log-likelihood (equation 7), of the hidden bins; the mean over them, so
         that the three draws of "rrc" weigh the same whatever they hide. "boot" chooses by likelihood in any case.
     score_hop : int
-        Frames between the windows that are scored. 1 is the paper's; every fifth costs a fifth.
+        Frames between the windows that are scored. 1 is the paper's; every second costs half.
     """
 
     width: PositiveInt = Field(default=128, description="units of every layer")
@@ -240,7 +240,7 @@ class ANP(WindowedDetector):
             "learning_rate": 3e-3,
             "warm_up_steps": 500,
             "cool_down": 0.3,
-            "score_hop": 5,
+            "score_hop": 2,
         },
     }
 
