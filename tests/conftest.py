@@ -14,12 +14,13 @@ from typing import Any
 
 # One thread everywhere, before torch is imported: workers share the cores.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", AUSCULT_THREADS="1")
-# A shell that runs the tests in the background ignores Ctrl-C for them, and so for every program they start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
 from filelock import FileLock
+
+# A shell that runs the tests in the background ignores Ctrl-C for them, and so for every program they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RATE = 16_000
 SECONDS = 2
