@@ -39,7 +39,6 @@ _BLOCK = 512
 _FILTER_GROUPS = 8
 """Filters are narrow: eight groups, each over its own bins, take an eighth of the full product's work."""
 
-
 class FrontEnd(BaseModel):
     """How a waveform becomes a log-mel spectrogram.
 
@@ -143,7 +142,7 @@ class FrontEnd(BaseModel):
         return spectra.reshape(*tensor.shape[:-1], *spectra.shape[1:])
 
     def _clip_logmel(self, wave: torch.Tensor) -> torch.Tensor:
-        power = self._mel_power(self._pad(self._scale(self._crop(wave))))
+        power = self._mel_power(self._scale(self._crop(wave)))
         power = power + self.floor if self.log == "add" else power.clamp(min=self.floor)
         decibels = power.log10_().mul_(10)
         if self.top_db is not None:
@@ -164,24 +163,21 @@ class FrontEnd(BaseModel):
             exact = exact - exact.mean()
         return (exact / deviation if deviation > 0 else exact).float()
 
-    def _pad(self, wave: torch.Tensor) -> torch.Tensor:
-        half = self.n_fft // 2
-        if len(wave) <= half:
+    def _mel_power(self, wave: torch.Tensor) -> torch.Tensor:
+        """Mel power of every frame. The next clip of this thread overwrites the result."""
+        if len(wave) <= self.n_fft // 2:
             raise AudioError(
                 f"the clip is too short: {len(wave) / self.sample_rate * 1000:.0f} ms",
-                f"at least {(half + 1) / self.sample_rate * 1000:.0f} ms are needed for one frame",
+                f"at least {(self.n_fft // 2 + 1) / self.sample_rate * 1000:.0f} ms are needed for one frame",
             )
-        if self.padding == "constant":
-            return torch.nn.functional.pad(wave, (half, half))
-        return torch.cat([wave[1 : half + 1].flip(0), wave, wave[-half - 1 : -1].flip(0)])
-
-    def _mel_power(self, padded: torch.Tensor) -> torch.Tensor:
-        """Mel power of every frame. The next clip of this thread overwrites the result."""
-        frames = padded.unfold(0, self.n_fft, self.hop_length)
+        samples = wave.numpy()
+        n_frames = 1 + len(samples) // self.hop_length
         workspace = _workspace(self)
-        if len(frames) <= _BLOCK:
-            return workspace.mel_power(frames)
-        return torch.cat([workspace.mel_power(block).clone() for block in torch.split(frames, _BLOCK)])
+        if n_frames <= _BLOCK:
+            return workspace.mel_power(samples, 0, n_frames)
+        starts = range(0, n_frames, _BLOCK)
+        blocks = [workspace.mel_power(samples, start, min(start + _BLOCK, n_frames)).clone() for start in starts]
+        return torch.cat(blocks)
 
     @cached_property
     def _plan(self) -> _Plan:
@@ -193,32 +189,37 @@ class _Plan:
 
     def __init__(self, front: FrontEnd) -> None:
         # The periodic Hann window in 64 bits, as scipy and librosa have it.
-        self.window = torch.hann_window(front.n_fft, periodic=True, dtype=torch.float64)
-        self.window32 = self.window.float()
+        window = torch.hann_window(front.n_fft, periodic=True, dtype=torch.float64)
+        self.window = window.numpy()
+        self.window32 = window.float()
+        # The window is zero at its first sample, so the difference that goes round the frame's end needs nothing.
+        self.subtracted = -_DIFFERENCE * self.window32.roll(-1)
         filters = torch.from_numpy(front.mel_matrix())
-        self.groups = [
-            _group(filters, int(rows[0]), int(rows[-1]) + 1)
-            for rows in np.array_split(np.arange(front.n_mels), min(_FILTER_GROUPS, front.n_mels))
-        ]
+        self.groups_exact = _groups(filters)
         # What differencing does to the power at each bin is divided out in the filters.
         turn = torch.arange(front.n_fft // 2 + 1, dtype=torch.float64) * (2 * math.pi / front.n_fft)
         gain = 1 + _DIFFERENCE**2 - 2 * _DIFFERENCE * torch.cos(turn)
         undone = (filters / gain).float()
-        self.groups_differenced = [_group(undone, bands.start, bands.stop) for _, bands, _ in self.groups]
+        self.groups = _groups(undone)
         width = undone.sum(1) * (_WEAK / (front.n_fft // 2))
         # Bands so narrow that no bin falls into them hold nothing, and are never weak.
         self.relative = torch.where(width > 0, 1 / width, 0)
         self.excused = torch.where(width > 0, 0.0, torch.inf)
 
 
-_Group = tuple[slice, slice, torch.Tensor]
+_Group = tuple[slice, slice, np.ndarray]
+
+
+def _groups(filters: torch.Tensor) -> list[_Group]:
+    bands = np.array_split(np.arange(len(filters)), min(_FILTER_GROUPS, len(filters)))
+    return [_group(filters, int(rows[0]), int(rows[-1]) + 1) for rows in bands]
 
 
 def _group(filters: torch.Tensor, first: int, last: int) -> _Group:
     """The bins that bands `first` to `last` look at, those bands, and their weights on the bins."""
     bins = filters[first:last].sum(0).nonzero()[:, 0]
     low, high = (int(bins[0]), int(bins[-1]) + 1) if len(bins) else (0, 1)
-    return slice(low, high), slice(first, last), filters[first:last, low:high].T.contiguous()
+    return slice(low, high), slice(first, last), np.ascontiguousarray(filters[first:last, low:high].T.numpy())
 
 
 class _Workspace:
@@ -229,41 +230,56 @@ class _Workspace:
         self.plan = front._plan
         self.n_frames = 0
 
-    def mel_power(self, frames: torch.Tensor) -> torch.Tensor:
-        """Mel power of a block of frames, shape (n_frames, n_fft), in a buffer of shape (n_frames, n_mels)."""
+    def mel_power(self, samples: np.ndarray, start: int, stop: int) -> torch.Tensor:
+        """Mel power of frames `start` to `stop` of a clip, in a buffer of shape (n_frames, n_mels)."""
+        self._fit_to(stop - start)
+        self._fill(samples, start * self.front.hop_length - self.front.n_fft // 2)
         if self.front.precision == "float64":
-            return self._exact(frames)
-        self._fast(frames)
+            return torch.from_numpy(self._exact(self.frames.numpy()))
+        self._fast()
         if self.front.precision == "auto":
             rows = self._doubtful()
             if len(rows):
-                self.mel[rows] = self._exact(frames[rows])
+                self.mel.numpy()[rows] = self._exact(self.frames.numpy()[rows])
         return self.mel
 
-    def _fast(self, frames: torch.Tensor) -> None:
-        self._fit_to(len(frames))
-        torch.mul(frames, self.plan.window32, out=self.windowed)
-        # The window begins with zero, so the first difference is with the frame's last sample alone.
-        torch.mul(self.windowed[:, -1], -_DIFFERENCE, out=self.differenced[:, 0])
-        torch.sub(self.windowed[:, 1:], self.windowed[:, :-1], alpha=_DIFFERENCE, out=self.differenced[:, 1:])
-        spectrum = torch.view_as_real(torch.fft.rfft(self.differenced))
-        torch.mul(spectrum, spectrum, out=self.squares)
-        torch.add(self.squares[..., 0], self.squares[..., 1], out=self.power)
+    def _fill(self, samples: np.ndarray, first: int) -> None:
+        """Lay the samples from number `first` on under the frames, with what stands beyond the clip's ends."""
+        block, n = self.block, len(samples)
+        before, inside = max(-first, 0), min(first + len(block), n)
+        beyond = first + len(block) - inside
+        block[before : len(block) - beyond] = samples[max(first, 0) : inside]
+        if self.front.padding == "constant":
+            block[:before] = 0
+            block[len(block) - beyond :] = 0
+        else:
+            block[:before] = samples[before:0:-1]
+            block[len(block) - beyond :] = samples[::-1][1 : 1 + beyond]
+
+    def _fast(self) -> None:
+        """Fill `power` and `mel`. numpy where it is the quicker of the two: magnitudes, slender products."""
+        torch.mul(self.frames, self.plan.window32, out=self.differenced)
+        self.differenced.addcmul_(self.frames_after, self.plan.subtracted)
+        np.abs(torch.fft.rfft(self.differenced).numpy(), out=self.power.numpy())
+        self.power.square_()
         for power, weights, mel in self.products:
-            torch.mm(power, weights, out=mel)
+            np.matmul(power, weights, out=mel)
 
-    def _doubtful(self) -> torch.Tensor:
+    def _doubtful(self) -> np.ndarray:
         """Numbers of the frames just computed that 32 bits may not do for."""
-        energy = self.power.sum(1)
-        weakest = torch.addcmul(self.plan.excused, self.mel, self.plan.relative).amin(1)
-        tonal = self.power.amax(1) > energy * _TONAL
-        return tonal.logical_or_(weakest < energy).nonzero()[:, 0]
+        energy = self.power.sum(1).numpy()
+        weakest = torch.addcmul(self.plan.excused, self.mel, self.plan.relative).amin(1).numpy()
+        strongest = self.power.amax(1).numpy()
+        return np.flatnonzero((weakest < energy) | (strongest > energy * np.float32(_TONAL)))
 
-    def _exact(self, frames: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.view_as_real(torch.fft.rfft(frames * self.plan.window)).float()
-        spectrum.square_()
-        power = spectrum[..., 0] + spectrum[..., 1]
-        return torch.cat([power[:, bins] @ weights for bins, _, weights in self.plan.groups], dim=1)
+    def _exact(self, frames: np.ndarray) -> np.ndarray:
+        """Mel power of some frames, by way of a 64-bit spectrum."""
+        spectrum = torch.fft.rfft(torch.from_numpy(frames * self.plan.window)).numpy()
+        power = (np.abs(spectrum) ** 2).astype(np.float32)
+        mel = np.empty((len(frames), self.front.n_mels), dtype=np.float32)
+        for bins, bands, weights in self.plan.groups_exact:
+            np.matmul(power[:, bins], weights, out=mel[:, bands])
+        return mel
 
     def _fit_to(self, n_frames: int) -> None:
         if n_frames == self.n_frames:
@@ -272,14 +288,17 @@ class _Workspace:
         bins = self.front.n_fft // 2 + 1
         # Ordinary tensors, even if made in inference mode: training may use them next.
         with torch.inference_mode(False):
-            self.windowed = torch.empty(n_frames, self.front.n_fft)
-            self.differenced = torch.empty(n_frames, self.front.n_fft)
-            self.squares = torch.empty(n_frames, bins, 2)
+            length, hop = self.front.n_fft, self.front.hop_length
+            # One sample more at the end, always zero: differencing looks there, and takes nothing from it.
+            padded = torch.zeros(1 + (n_frames - 1) * hop + length)
+            self.differenced = torch.empty(n_frames, length)
             self.power = torch.empty(n_frames, bins)
             self.mel = torch.empty(n_frames, self.front.n_mels)
-        self.products = [
-            (self.power[:, bins], weights, self.mel[:, bands]) for bins, bands, weights in self.plan.groups_differenced
-        ]
+        self.block = padded[:-1].numpy()
+        self.frames = padded[:-1].unfold(0, length, hop)
+        self.frames_after = padded[1:].unfold(0, length, hop)
+        power, mel = self.power.numpy(), self.mel.numpy()
+        self.products = [(power[:, bins], weights, mel[:, bands]) for bins, bands, weights in self.plan.groups]
 
 
 _threads = threading.local()

@@ -23,13 +23,15 @@ def available_cores() -> int:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads inside the block: more than there are free cores is ruinous."""
+    """Let torch and numpy use `count` threads inside the block: more than there are free cores is ruinous."""
+    import threadpoolctl
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        yield
+        with threadpoolctl.threadpool_limits(count, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 
