@@ -112,10 +112,10 @@ class Calibration:
         return np.where(np.isnan(scores), np.nan, (1 + as_high) / (self.n + 1))
 
     def decide(self, scores: np.ndarray) -> list[str]:
-        """Return "anomaly" for each score above the threshold, else "normal"; "" for NaN."""
-        limit = math.inf if self.threshold is None else self.threshold
+        """Return "anomaly" for each score above the threshold, else "normal"; "" for NaN, or without a threshold."""
+        limit = math.nan if self.threshold is None else self.threshold
         return [
-            "" if math.isnan(score) else ("anomaly" if score > limit else "normal")
+            "" if math.isnan(score) or math.isnan(limit) else ("anomaly" if score > limit else "normal")
             for score in np.asarray(scores, dtype=np.float64).ravel()
         ]
 
@@ -123,7 +123,9 @@ class Calibration:
     def promise(self) -> str:
         """One sentence: what the threshold promises."""
         rate = f"{self.false_alarm_rate:.3g}"
-        if not self.held_out or self.n == 0:
+        if self.n == 0:
+            return "no false-alarm rate can be promised, and nothing decided: there is no healthy clip to calibrate on"
+        if not self.held_out:
             return (
                 f"no false-alarm rate can be promised: with fewer than {FEWEST} healthy clips none were held out, "
                 f"and the threshold is a guess from the {self.n} that were learnt from"

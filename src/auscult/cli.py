@@ -250,6 +250,13 @@ def score(
     split: Annotated[str | None, typer.Option(help="test, train or all. Default: test where splits are known.")] = None,
     machine_type: MachineType = None,
     machine_id: MachineID = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Score another way, nothing learnt anew: masking=boot."),
+    ] = None,
+    reconstruction_error: Annotated[
+        bool, typer.Option("--reconstruction-error", help="Also tell how well the levels were predicted.")
+    ] = False,
     threads: Threads = None,
     layout: Layout = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")] = False,
@@ -265,7 +272,8 @@ def score(
     from auscult.model import load
     from auscult.scoring import already_learnt, score_table
 
-    fitted = load(model)
+    chosen = _parse_settings(settings)
+    fitted = load(model).rescored(**chosen) if chosen else load(model)
     manifest = open_data(data, layout=layout).select(machine_type=machine_type, machine_id=machine_id)
     manifest = manifest.for_scoring(split)
     if not len(manifest):
@@ -274,7 +282,15 @@ def score(
     if flattered:
         _tell(f"{flattered} of these {len(manifest)} clips were learnt from: their scores flatter the model")
     partial = output.with_name(output.name + ".partial") if output is not None else None
-    table = score_table(fitted, manifest, partial=partial, identity=digest(model), resume=resume, workers=threads)
+    table = score_table(
+        fitted,
+        manifest,
+        partial=partial,
+        identity=" ".join([digest(model), *sorted(settings or []), "squared" * reconstruction_error]).strip(),
+        resume=resume,
+        workers=threads,
+        reconstruction_error=reconstruction_error,
+    )
     if output is None:
         table.to_csv(sys.stdout, index=False, lineterminator="\n")
     else:
@@ -299,6 +315,13 @@ def explain(
         Path | None,
         typer.Option("-o", "--output", help="The picture (.png, .svg, .pdf). Default: CLIP.png here."),
     ] = None,
+    mask: Annotated[
+        str,
+        typer.Option(
+            help="Hide these bins and predict them from the rest (anp, convcnp): frames:10-14, bands:60-70, "
+            "box:10-200x20-30, joined by commas."
+        ),
+    ] = "",
 ) -> None:
     """Draw where a clip sounds wrong: waveform, log-mel, anomaly map, score, decision."""
     target = output or Path(f"{clip.stem}.png")
@@ -308,7 +331,7 @@ def explain(
     from auscult.evaluation.words import describe
     from auscult.model import load
 
-    shown = explanation.explain(load(model), open_data(clip).clips()[0])
+    shown = explanation.explain(load(model), open_data(clip).clips()[0], mask)
     pictures.save(pictures.draw(shown), target)
     print(f"{describe(shown.region, shown.relative)}\nPicture: {target}")
 

@@ -39,6 +39,7 @@ _BLOCK = 512
 _FILTER_GROUPS = 8
 """Filters are narrow: eight groups, each over its own bins, take an eighth of the full product's work."""
 
+
 class FrontEnd(BaseModel):
     """How a waveform becomes a log-mel spectrogram.
 

@@ -107,17 +107,65 @@ class Model:
         """What the detector hears, in dB, shape (n_mels, n_frames), float32."""
         return np.array(self.detector.logmel(clip).T)
 
-    def anomaly_map(self, clip: Clip | str | os.PathLike[str]) -> np.ndarray:
-        """Anomaly score per mel band and frame, shape (n_mels, n_frames), float32, aligned with the log-mel."""
-        return self.detector.anomaly_map(clip if isinstance(clip, Clip) else _one(clip))
+    def anomaly_map(self, clip: Clip | str | os.PathLike[str], mask: str | np.ndarray = "") -> np.ndarray:
+        """Anomaly score per mel band and frame, shape (n_mels, n_frames), float32, aligned with the log-mel.
 
-    def relative_map(self, clip: Clip | str | os.PathLike[str]) -> np.ndarray:
+        Parameters
+        ----------
+        clip : Clip or path
+        mask : str or ndarray of bool, shape (n_mels, n_frames), optional
+            Bins to hide and to predict from the rest, for a detector that takes any mask (`anp`, `convcnp`); the
+            map is 0 elsewhere. In words, such as "bands:60-70" (see `auscult.nn.masks.parse_mask`).
+
+        Raises
+        ------
+        AuscultError
+            If the detector takes no mask, or the mask does not fit the clip.
+        """
+        clip = clip if isinstance(clip, Clip) else _one(clip)
+        if isinstance(mask, str) and not mask:
+            return self.detector.anomaly_map(clip)
+        return self.detector.map_with_mask(clip, mask)
+
+    def relative_map(self, clip: Clip | str | os.PathLike[str], mask: str | np.ndarray = "") -> np.ndarray:
         """The anomaly map over its usual level in each band: 1 is as healthy, 4 four times as strange.
 
         Some bands are harder to predict than others on any machine; dividing by what healthy clips show there
         leaves what is unusual.
         """
-        return np.asarray(self.anomaly_map(clip) / np.maximum(self.usual, 1e-12)[:, None])
+        return np.asarray(self.anomaly_map(clip, mask) / np.maximum(self.usual, 1e-12)[:, None])
+
+    def rescored(self, healthy: Data | None = None, **settings: Any) -> Model:
+        """The same fitted detector, scored another way (`Detector.scorings`), and calibrated for it.
+
+        Parameters
+        ----------
+        healthy : folder, manifest, paths, clips or waveforms, optional
+            Healthy clips that were not learnt from. Default: those that `fit` kept for calibration, if all are
+            where they were.
+        **settings
+            Such as `masking="boot"` and `score_by="likelihood"` of an attentive neural process.
+
+        Returns
+        -------
+        Model
+            Without such clips it scores and maps, but has no threshold and promises nothing.
+
+        Raises
+        ------
+        AuscultError
+            If a setting is unknown or learning depends on it, or a healthy clip cannot be judged.
+        """
+        detector = registry.rescored(self.detector, settings)
+        clips = self._kept_clips() if healthy is None else read_clips(healthy)
+        calibration = Calibration(detector.score(clips), self.calibration.false_alarm_rate, held_out=bool(clips))
+        return Model(detector, calibration, self.provenance, self.usual, self.unusable)
+
+    def _kept_clips(self) -> list[Clip]:
+        """The clips kept for calibration, if all are where they were."""
+        paths = self.provenance.get("calibration_clips", [])
+        there = bool(paths) and all(os.path.isfile(path) for path in paths)
+        return open_data(paths).clips() if there else []
 
     # Keeping ----------------------------------------------------------------------------------------
 

@@ -28,13 +28,16 @@ _FLUSH_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Judged:
-    """A clip's score, or why it has none."""
+    """A clip's score, or why it has none; and its reconstruction error, where that was asked for."""
 
     score: float
     error: str = ""
+    reconstruction_error: float = float("nan")
 
 
-def judge(model: Model, clips: list[Clip], *, workers: int | None = None) -> Iterator[Judged]:
+def judge(
+    model: Model, clips: list[Clip], *, workers: int | None = None, reconstruction_error: bool = False
+) -> Iterator[Judged]:
     """Score clips one by one, in order; a broken one does not stop the rest.
 
     Yields
@@ -45,7 +48,10 @@ def judge(model: Model, clips: list[Clip], *, workers: int | None = None) -> Ite
 
     def one(clip: Clip) -> Judged:
         try:
-            return Judged(model.detector.score_clip(clip))
+            score = model.detector.score_clip(clip)
+            return (
+                Judged(score, "", model.detector.reconstruction_error(clip)) if reconstruction_error else Judged(score)
+            )
         except AudioError as error:
             return Judged(float("nan"), str(error))
 
@@ -60,6 +66,7 @@ def score_table(
     identity: str = "",
     resume: bool = False,
     workers: int | None = None,
+    reconstruction_error: bool = False,
 ) -> pd.DataFrame:
     """Score every clip of a manifest.
 
@@ -75,31 +82,38 @@ def score_table(
         Go on from `partial` if it is there.
     workers : int, optional
         Clips judged at once; default: the cores there are.
+    reconstruction_error : bool
+        Also tell the mean squared error of the levels that the detector predicted.
 
     Returns
     -------
     DataFrame
-        The columns of scores.csv, in the manifest's order.
+        The columns of scores.csv, in the manifest's order. Where a clip is of a machine that was not learnt from, a
+        column `seen` says so of each.
 
     Raises
     ------
     AuscultError
-        If the partial file belongs to another model, or cannot be written.
+        If the partial file belongs to another model or cannot be written, or a reconstruction error is asked of a
+        detector that reconstructs nothing.
     """
     import pandas as pd
 
+    if reconstruction_error and not model.detector.reconstructs:
+        raise AuscultError(f"{model.detector.name} reconstructs nothing", "ae, idnn, pae and anp do")
     clips = manifest.clips()
     with _Notes(partial, identity, resume) as notes:
         todo = [clip for clip in clips if notes.known(clip) is None]
         with progress("Judging clips", len(clips)) as advance:
             advance(len(clips) - len(todo))
-            for clip, judged in zip(todo, judge(model, todo, workers=workers), strict=True):
+            judged_clips = judge(model, todo, workers=workers, reconstruction_error=reconstruction_error)
+            for clip, judged in zip(todo, judged_clips, strict=True):
                 notes.add(clip, judged)
                 advance()
         results = [notes.known(clip) or Judged(float("nan"), "was not judged") for clip in clips]
     scores = np.array([judged.score for judged in results])
     calibration = model.calibration
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "path": [c.path for c in clips],
             "machine_type": [c.machine_type for c in clips],
@@ -112,6 +126,17 @@ def score_table(
             "error": [judged.error for judged in results],
         }
     )
+    seen = [machine_of(clip) in model.provenance.get("machines", ()) for clip in clips]
+    if not all(seen):
+        table["seen"] = np.where(seen, "yes", "no")
+    if reconstruction_error:
+        table["reconstruction_error"] = [judged.reconstruction_error for judged in results]
+    return table
+
+
+def machine_of(clip: Clip) -> str:
+    """The clip's machine as a model's provenance names it."""
+    return f"{clip.machine_type} {clip.machine_id}"
 
 
 def already_learnt(model: Model, manifest: Manifest) -> int:
@@ -181,8 +206,8 @@ class _Notes:
                 f"{self.path} belongs to another model", "delete it, or score without --resume to begin anew"
             )
         for line in lines[1:]:
-            score = float("nan") if line["score"] is None else float(line["score"])
-            self.judged[line["clip"]] = Judged(score, line["error"])
+            score, squared = (float("nan") if line.get(k) is None else float(line[k]) for k in ("score", "squared"))
+            self.judged[line["clip"]] = Judged(score, line["error"], squared)
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -203,8 +228,8 @@ def _clip_name(clip: Clip) -> str:
 
 
 def _note(key: str, judged: Judged) -> str:
-    score = None if np.isnan(judged.score) else judged.score
-    return _line({"clip": key, "score": score, "error": judged.error})
+    score, squared = (None if np.isnan(v) else v for v in (judged.score, judged.reconstruction_error))
+    return _line({"clip": key, "score": score, "error": judged.error, "squared": squared})
 
 
 def _line(facts: dict[str, Any]) -> str:

@@ -77,6 +77,10 @@ class Detector(ABC):
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.NORMALS})
     exports: ClassVar[bool] = False
     Config: ClassVar[type[DetectorConfig]] = DetectorConfig
+    scorings: ClassVar[frozenset[str]] = frozenset()
+    """Settings that what is learnt does not depend on: a fitted detector may be scored with others."""
+    reconstructs: ClassVar[bool] = False
+    """Whether it predicts levels in dB, so that `reconstruction_error` can be told."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "quick": {}}
     """Settings by preset. "paper" is what the paper says; "quick" trains in minutes on a laptop."""
 
@@ -202,6 +206,27 @@ class Detector(ABC):
             raise AudioError(f"{clip.path}: its score is {score}", "listen to it; it is unlike any recording")
         return score
 
+    def reconstruction_error(self, clip: Clip) -> float:
+        """Mean squared error of the levels predicted, in dB squared, over a clip.
+
+        Raises
+        ------
+        AuscultError
+            If the detector predicts no levels, or the clip cannot be judged.
+
+        References
+        ----------
+        Wichern et al., WASPAA 2021, Table 2.
+        """
+        if not self.reconstructs:
+            raise AuscultError(f"{self.name} reconstructs nothing", "ae, idnn, pae and anp do")
+        with torch.inference_mode():
+            return self.squared_error(self.logmel(clip))
+
+    def squared_error(self, logmel: torch.Tensor) -> float:
+        """Mean squared error over a log-mel, shape (n_frames, n_mels), for a detector that `reconstructs`."""
+        raise NotImplementedError
+
     def anomaly_map(self, clip: Clip) -> np.ndarray:
         """Anomaly score per mel band and frame.
 
@@ -217,6 +242,21 @@ class Detector(ABC):
         """
         with torch.inference_mode():
             return self.map_of(clip, self.logmel(clip)).float().T.contiguous().numpy()
+
+    def map_with_mask(self, clip: Clip, mask: str | np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """Anomaly map of the bins that a mask hides, predicted from all others, for a detector that can.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_mels, n_frames)
+            0 where nothing is hidden.
+
+        Raises
+        ------
+        AuscultError
+            If it cannot.
+        """
+        raise AuscultError(f"{self.name} takes no mask", "anp and convcnp predict any hidden bins from the others")
 
     def logmel(self, clip: Clip) -> torch.Tensor:
         """The log-mel that the detector hears, shape (n_frames, n_mels).

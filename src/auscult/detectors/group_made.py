@@ -89,6 +89,7 @@ class GroupMADE(WindowedDetector):
     paper = "after the idea of Giri et al., DCASE 2020 workshop"
     Config: ClassVar[type[DetectorConfig]] = GroupMADEConfig
     config: GroupMADEConfig
+    reconstructs = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         # Ours: a minute on one core, or some seven with mixtures, whose outputs are fifteen times as many.

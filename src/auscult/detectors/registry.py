@@ -76,6 +76,37 @@ def create(name: str, preset: str = "paper", settings: Mapping[str, Any] | None 
     return detector(validate(detector, values))
 
 
+def rescored(detector: Detector, settings: Mapping[str, Any]) -> Detector:
+    """Return a fitted detector that scores another way, with nothing learnt anew.
+
+    Scores of two ways are not comparable, so a threshold or p-value does not carry over.
+
+    Parameters
+    ----------
+    detector : Detector
+        Fitted. It stays as it is.
+    settings : mapping
+        Values as they are, or as text from the command line, of `detector.scorings`.
+
+    Raises
+    ------
+    AuscultError
+        If learning depends on a setting, it is unknown, or its value is not possible.
+    """
+    kind = type(detector)
+    for key in settings.keys() & kind.Config.model_fields.keys() - kind.scorings:
+        may = ", ".join(sorted(kind.scorings)) or "nothing"
+        raise AuscultError(
+            f"what {detector.name} learns depends on {key}",
+            f"fit again with --set {key}=VALUE; {may} may change afterwards",
+        )
+    values = {k: _parse(v) for k, v in settings.items()}
+    other = kind(validate(kind, {**detector.config.model_dump(), **values}))
+    other.front_end = detector.front_end
+    other.restore(*detector.state())
+    return other
+
+
 def validate(detector: type[Detector], values: Mapping[str, Any]) -> DetectorConfig:
     """Check settings.
 

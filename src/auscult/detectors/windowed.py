@@ -71,6 +71,8 @@ class WindowedDetector(Detector):
 
     Config: ClassVar[type[DetectorConfig]] = WindowedConfig
     config: WindowedConfig
+    scorings: ClassVar[frozenset[str]] = frozenset({"aggregation"})
+    reconstructs: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         # Ours: half a minute on a laptop's core, whatever the number of clips; a dozen clips would otherwise
@@ -155,6 +157,10 @@ class WindowedDetector(Detector):
         """The windows' scores, aggregated over the clip."""
         scores = [self.window_scores(batch) for _, batch in self._batches(logmel)]
         return aggregate(torch.cat(scores), self.config.aggregation)
+
+    def squared_error(self, logmel: torch.Tensor) -> float:
+        """`errors`, averaged over all that the windows predict."""
+        return float(torch.cat([self.errors(batch).mean(dim=(1, 2)) for _, batch in self._batches(logmel)]).mean())
 
     def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:
         """Error at each bin, averaged over the windows that predict it; edge frames none predicts are copied."""

@@ -69,6 +69,8 @@ class Explanation:
         What the model promises about false alarms.
     region : Region
         The strangest one.
+    mask : str
+        What was hidden and predicted from the rest, as the user wrote it; empty where the detector chose.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Explanation:
     decision: str
     promise: str
     region: Region
+    mask: str = ""
 
     @property
     def seconds(self) -> float:
@@ -91,16 +94,26 @@ class Explanation:
         return len(self.waveform) / self.front_end.sample_rate
 
 
-def explain(model: Model, clip: Clip) -> Explanation:
+def explain(model: Model, clip: Clip, mask: str = "") -> Explanation:
     """Judge one clip and say where it is strange.
+
+    Parameters
+    ----------
+    model : Model
+    clip : Clip
+    mask : str
+        Bins to hide and to predict from the rest, such as "bands:60-70,box:10-200x20-30"; the map then covers them
+        alone. For detectors that take any mask (`anp`, `convcnp`).
 
     Raises
     ------
     AudioError
         If the clip cannot be judged.
+    AuscultError
+        If the detector takes no mask, or the mask does not fit the clip.
     """
     front = model.detector.front_end
-    relative = np.asarray(model.relative_map(clip))
+    relative = np.asarray(model.relative_map(clip, mask))
     scores = np.asarray(model.score([clip]), dtype=np.float64)
     threshold = model.calibration.threshold
     p_value = float(np.ravel(model.calibration.p_values(scores))[0])
@@ -118,6 +131,7 @@ def explain(model: Model, clip: Clip) -> Explanation:
         decision="" if threshold is None else str(model.calibration.decide(scores)[0]),
         promise=model.calibration.promise,
         region=strangest_region(relative, front),
+        mask=mask,
     )
 
 

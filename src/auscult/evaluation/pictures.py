@@ -199,7 +199,8 @@ def _draw_map(axes: Axes, shown: Explanation) -> Any:
     )  # fmt: skip
     _frequency_axis(axes, shown)
     _outline(axes, shown, "white")
-    _title(axes, "Where it is strange", "anomaly map: dark is as healthy")
+    aside = f"{shown.mask} predicted from all the rest" if shown.mask else "anomaly map: dark is as healthy"
+    _title(axes, "Where it is strange", aside)
     return image
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from auscult.errors import AuscultError
 from auscult.evaluation import metrics, scores
-from auscult.evaluation.results import Evaluation, Line
+from auscult.evaluation.results import Evaluation, Line, Spread
 from auscult.evaluation.truth import TruthMatch, with_truth
 
 if TYPE_CHECKING:
@@ -118,6 +118,25 @@ def evaluate(
     if truth is not None:
         table, match = with_truth(table, truth)
 
+    overall, by_type, by_id = _lines(table, convention, resamples, seed)
+    return Evaluation(
+        overall=overall,
+        by_type=tuple(by_type),
+        by_id=tuple(by_id),
+        convention=f"{convention.sentence} {_about_intervals(convention, resamples, seed)}",
+        protocol=convention.name,
+        notes=_about_all(overall, match),
+        seed=seed,
+        resamples=resamples,
+        truth=match,
+        by_group=_groups(table, convention, resamples, seed),
+    )
+
+
+def _lines(
+    table: pd.DataFrame, convention: Convention, resamples: int, seed: int
+) -> tuple[Line, list[Line], list[Line]]:
+    """The lines overall, of each type and of each ID."""
     by_id, by_type = [], []
     for machine_type, clips in table.groupby("machine_type", sort=False):
         ids = [
@@ -130,17 +149,16 @@ def evaluate(
             ranking = _own_curve(clips, resamples, seed, str(machine_type))
         by_id += ids
         by_type.append(_line(clips, ranking, str(machine_type)))
-    overall = _line(table, _average(by_type, "machine type", convention.mean))
-    return Evaluation(
-        overall=overall,
-        by_type=tuple(by_type),
-        by_id=tuple(by_id),
-        convention=f"{convention.sentence} {_about_intervals(convention, resamples, seed)}",
-        protocol=convention.name,
-        notes=_about_all(overall, match),
-        seed=seed,
-        resamples=resamples,
-        truth=match,
+    return _line(table, _average(by_type, "machine type", convention.mean)), by_type, by_id
+
+
+def _groups(table: pd.DataFrame, convention: Convention, resamples: int, seed: int) -> tuple[Line, ...]:
+    """Machine IDs that were learnt from and those that were not, each averaged as the whole is."""
+    if "seen" not in table or not (table["seen"] == "no").any():
+        return ()
+    parts = {group: table[table["seen"] == word] for group, word in (("seen", "yes"), ("unseen", "no"))}
+    return tuple(
+        replace(_lines(part, convention, resamples, seed)[0], group=group) for group, part in parts.items() if len(part)
     )
 
 
@@ -209,7 +227,16 @@ def _line(
         },
         why=ranking.why,
         notes=ranking.notes,
+        reconstruction=_spread(by_condition["normal"]),
     )
+
+
+def _spread(normal: pd.DataFrame) -> Spread | None:
+    """Mean and standard deviation of the reconstruction errors of normal clips, where they are told."""
+    if "reconstruction_error" not in normal:
+        return None
+    errors = normal["reconstruction_error"].dropna().to_numpy()
+    return Spread(float(errors.mean()), float(errors.std()), len(errors)) if len(errors) else None
 
 
 def _alarms(clips: pd.DataFrame) -> metrics.Rate | None:

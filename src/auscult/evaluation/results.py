@@ -11,6 +11,15 @@ from auscult.evaluation.truth import TruthMatch
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation of a figure over clips."""
+
+    mean: float
+    std: float
+    n: int
+
+
+@dataclass(frozen=True)
 class Line:
     """The figures of one machine ID, one machine type, or of everything.
 
@@ -32,6 +41,10 @@ class Line:
         Why AUC and pAUC are missing; else empty.
     notes : tuple of str
         What weakens the figures that are there.
+    reconstruction : Spread or None
+        Of the reconstruction errors of normal clips, dB squared, where the scores tell them.
+    group : {"", "seen", "unseen"}
+        Whether the line stands for the machine IDs that were learnt from alone, or for the others.
     """
 
     machine_type: str | None
@@ -47,10 +60,14 @@ class Line:
     ranges: dict[str, dict[str, float]]
     why: str
     notes: tuple[str, ...]
+    reconstruction: Spread | None = None
+    group: str = ""
 
     @property
     def name(self) -> str:
         """What the line stands for, in words."""
+        if self.group:
+            return f"{self.group} IDs"
         return " ".join(part for part in (self.machine_type, self.machine_id) if part) or "overall"
 
     @property
@@ -80,6 +97,7 @@ class Line:
             "false_alarm_rate_ci": list(self.false_alarms.interval) if self.false_alarms else None,
             "detection_rate": self.detections.value if self.detections else None,
             "detection_rate_ci": list(self.detections.interval) if self.detections else None,
+            **({"reconstruction_error": asdict(self.reconstruction)} if self.reconstruction else {}),
             "scores": self.ranges,
             "notes": list(self.notes),
         }
@@ -98,6 +116,8 @@ class Evaluation:
     overall : Line
     by_type, by_id : tuple of Line
         In the order of the table.
+    by_group : tuple of Line
+        The machine IDs that were learnt from, and those that were not, apart; empty where all were.
     convention : str
         Who was averaged with whom, and what the intervals are.
     protocol : str
@@ -119,6 +139,7 @@ class Evaluation:
     seed: int
     resamples: int
     truth: TruthMatch | None
+    by_group: tuple[Line, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The evaluation as JSON holds it."""
@@ -127,6 +148,7 @@ class Evaluation:
             "overall": self.overall.as_dict(),
             "by_type": [line.as_dict() for line in self.by_type],
             "by_id": [line.as_dict() for line in self.by_id],
+            **{line.group: line.as_dict() for line in self.by_group},
             "convention": self.convention,
             "protocol": self.protocol,
             "notes": list(self.notes),

@@ -26,8 +26,11 @@ COLUMNS = (
     "decision",
     "error",
 )
+MORE_COLUMNS = ("seen", "reconstruction_error")
+"""What a table may hold besides: whether the clip's machine was among those learnt from ("yes" or "no"), and the
+mean squared error of the levels a detector predicted, in dB squared."""
 INDISPENSABLE = ("path", "machine_type", "machine_id", "condition", "score")
-NUMBERS = ("score", "p_value", "threshold")
+NUMBERS = ("score", "p_value", "threshold", "reconstruction_error")
 CONDITIONS = ("normal", "anomaly", "unknown")
 DECISIONS = ("normal", "anomaly", "")
 
@@ -40,8 +43,8 @@ def write_scores(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     table : DataFrame
-        The columns of `COLUMNS` (others are left out), one row a clip, in the manifest's order. A clip
-        that could not be judged has no score (NaN or None) and a reason in `error`.
+        The columns of `COLUMNS`, and any of `MORE_COLUMNS` (others are left out), one row a clip, in the
+        manifest's order. A clip that could not be judged has no score (NaN or None) and a reason in `error`.
     path : path
         Where to.
 
@@ -52,7 +55,8 @@ def write_scores(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         or the file cannot be written.
     """
     target = Path(path)
-    table = checked(str(target), table, required=COLUMNS)[list(COLUMNS)]
+    table = checked(str(target), table, required=COLUMNS)
+    table = table[[*COLUMNS, *(c for c in MORE_COLUMNS if c in table)]]
     _check_reasons(str(target), table)
     table["error"] = table["error"].str.split().str.join(" ")
     unjudged = table["score"].isna()
@@ -123,6 +127,8 @@ def checked(name: str, table: pd.DataFrame, required: Sequence[str] = INDISPENSA
     table["condition"] = table["condition"].replace("", "unknown")
     _check_values(name, table, "condition", CONDITIONS)
     _check_values(name, table, "decision", DECISIONS)
+    if "seen" in table:
+        _check_values(name, table, "seen", ("yes", "no", ""))
     _check_paths(name, table)
     return table
 
@@ -150,7 +156,7 @@ def _read(source: Path) -> pd.DataFrame:
 
 def _quoting(table: pd.DataFrame) -> Literal[0, 2]:
     # Before Python 3.13 a lone carriage return in a name is not reason enough for csv to quote it.
-    odd = any(table[column].str.contains("\r").any() for column in COLUMNS if column not in NUMBERS)
+    odd = any(table[column].str.contains("\r").any() for column in table.columns if column not in NUMBERS)
     return csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
 
 

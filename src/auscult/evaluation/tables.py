@@ -23,18 +23,20 @@ CSV_COLUMNS = (
     "n_unknown",
     "n_unjudged",
     *(f"{figure}{part}" for figure in ("false_alarm_rate", "detection_rate") for part in ("", "_low", "_high")),
+    "reconstruction_error",
+    "reconstruction_error_std",
     "why",
     "notes",
 )
 
 
 def lines(evaluation: Evaluation) -> list[Line]:
-    """The rows of every table: each machine type's IDs, then the type itself; overall last."""
+    """The rows of every table: each type's IDs and the type itself; IDs learnt from and others apart; overall."""
     rows: list[Line] = []
     for machine_type in evaluation.by_type:
         rows += [line for line in evaluation.by_id if line.machine_type == machine_type.machine_type]
         rows.append(machine_type)
-    return [*rows, evaluation.overall]
+    return [*rows, *evaluation.by_group, evaluation.overall]
 
 
 def to_rich(evaluation: Evaluation) -> Table:
@@ -99,6 +101,7 @@ def to_csv(evaluation: Evaluation) -> str:
                 line.n_unjudged,
                 *_numbers(line.false_alarms),
                 *_numbers(line.detections),
+                *([line.reconstruction.mean, line.reconstruction.std] if line.reconstruction else ["", ""]),
                 "; ".join(why for why in whys if why),
                 "; ".join(line.notes),
             ]
@@ -122,7 +125,7 @@ def _cells(evaluation: Evaluation) -> list[list[str]]:
     header = ["machine type", "ID", "AUC %", "pAUC %", "normal +anomaly"]
     cells = [
         [
-            line.machine_type or ("overall" if _level(line) == "overall" else ""),
+            _level(line) if line.machine_type is None else line.machine_type,
             line.machine_id if line.machine_id is not None else "all",
             _figure(line.auc),
             _figure(line.pauc),
@@ -134,12 +137,18 @@ def _cells(evaluation: Evaluation) -> list[list[str]]:
         header += ["false alarms %", "detected %"]
         for line, row in zip(rows, cells, strict=True):
             row += [_percent(line.false_alarms), _percent(line.detections)]
+    if any(line.reconstruction for line in rows):
+        header += ["error of normals, dB²"]
+        for line, row in zip(rows, cells, strict=True):
+            row += [
+                f"{line.reconstruction.mean:.1f} ± {line.reconstruction.std:.1f}" if line.reconstruction else MISSING
+            ]
     return [header, *cells]
 
 
 def _level(line: Line) -> str:
     if line.machine_type is None:
-        return "overall"
+        return line.group or "overall"
     return "type" if line.machine_id is None else "id"
 
 
