@@ -11,9 +11,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import nn
 
 from auscult.corpus.clip import Clip
-from auscult.detectors.base import Detector, DetectorConfig, require_fitted
+from auscult.detectors.base import DetectorConfig, require_fitted
 from auscult.detectors.crops import Crops
-from auscult.errors import AuscultError
+from auscult.detectors.network import NetworkDetector, window_rows
 from auscult.nn.aggregation import aggregate, check_aggregation
 from auscult.nn.flows import nll_per_dimension
 from auscult.nn.standardise import Standardise
@@ -57,7 +57,7 @@ class FlowConfig(DetectorConfig):
     _aggregation = field_validator("aggregation")(check_aggregation)
 
 
-class FlowDetector(Detector):
+class FlowDetector(NetworkDetector):
     """Fits a flow to standardised windows; the less likely, the stranger.
 
     A subclass makes the flow, shapes its windows, and says where in a window each latent belongs.
@@ -68,10 +68,6 @@ class FlowDetector(Detector):
     config: FlowConfig
     windows_at_once: ClassVar[int] = 1024
     """Bounds the memory of a long clip."""
-
-    def __init__(self, config: DetectorConfig | None = None) -> None:
-        super().__init__(config)
-        self.network: nn.Module | None = None
 
     # What a subclass implements -----------------------------------------------------------------
 
@@ -111,11 +107,6 @@ class FlowDetector(Detector):
         """One window."""
         return self.config.frames
 
-    def n_parameters(self) -> int:
-        """Trainable parameters of the network."""
-        with torch.device("meta"):  # counted without being made
-            return sum(p.numel() for p in self.build().parameters())
-
     def fit(
         self,
         train: Sequence[Clip],
@@ -142,9 +133,7 @@ class FlowDetector(Detector):
     ) -> TrainingLog:
         """Train a new network on these examples, bands standardised as these log-mels are."""
         config = self.config
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = self.build()
+        network = self.new_network(seed)
         assert isinstance(network, StandardisedFlow)
         network.standardise.learn(logmels.spectra)
         optimizer = torch.optim.Adam(
@@ -188,33 +177,11 @@ class FlowDetector(Detector):
         """Latents and log-determinants of the windows that begin at `starts`, some at a time."""
         require_fitted(self.network, self.name)
         assert self.network is not None
-        n_values = self.config.frames * logmel.shape[1]
-        rows = logmel.contiguous().as_strided((len(logmel) - self.config.frames + 1, n_values), (logmel.shape[1], 1))
+        rows = window_rows(logmel, self.config.frames)
         for first in range(0, len(starts), self.windows_at_once):
             some = starts[first : first + self.windows_at_once]
             latents, log_det = self.network(rows[some], **condition)
             yield some, latents, log_det
-
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The flow's weights, and the bands' statistics."""
-        require_fitted(self.network, self.name)
-        assert self.network is not None
-        return dict(self.network.state_dict()), {}
-
-    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:  # noqa: ARG002
-        """Load weights into a new network.
-
-        Raises
-        ------
-        AuscultError
-            If the tensors are not this network's.
-        """
-        network = self.build()
-        try:
-            network.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise AuscultError(f"the model's tensors do not fit {self.name}", "fit it again") from error
-        self.network = network.eval()
 
 
 class StandardisedFlow(nn.Module):

@@ -11,8 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import nn
 
 from auscult.corpus.clip import Clip
-from auscult.detectors.base import Detector, DetectorConfig, require_fitted
-from auscult.errors import AuscultError
+from auscult.detectors.base import DetectorConfig, require_fitted
+from auscult.detectors.network import NetworkDetector, window_rows
 from auscult.nn.aggregation import aggregate, check_aggregation
 from auscult.nn.clipping import AutoClip
 from auscult.nn.schedules import Schedule
@@ -63,7 +63,7 @@ def with_a_centre(frames: int) -> int:
     return frames
 
 
-class WindowedDetector(Detector):
+class WindowedDetector(NetworkDetector):
     """A network over windows of frames; the error at each bin is the anomaly score there.
 
     A subclass builds the network, says what its loss is, and gives the errors of a batch of windows.
@@ -79,14 +79,6 @@ class WindowedDetector(Detector):
         # see only some hundred steps, too few even to learn their level.
         "quick": {"epochs": 2000, "max_steps": 2000},
     }
-
-    def __init__(self, config: DetectorConfig | None = None) -> None:
-        super().__init__(config)
-        self.network: nn.Module | None = None
-
-    @abstractmethod
-    def build(self) -> nn.Module:
-        """A new network."""
 
     @abstractmethod
     def loss(self, network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
@@ -121,10 +113,6 @@ class WindowedDetector(Detector):
         """One window."""
         return self.config.frames
 
-    def n_parameters(self) -> int:
-        """Trainable parameters of the network."""
-        return sum(p.numel() for p in self.build().parameters())
-
     def fit(
         self,
         train: Sequence[Clip],
@@ -139,9 +127,7 @@ class WindowedDetector(Detector):
         logmels = store.collect(train, self.front_end)
         require_clips(logmels)
         windows = logmels.windows(self.config.frames)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = self.build()
+        network = self.new_network(seed)
         self.prepare(network, logmels)
         log = self._train(network, windows, budget, seed, run)
         self.network = network.cpu().eval()
@@ -181,29 +167,6 @@ class WindowedDetector(Detector):
     def _batches(self, logmel: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Windows of a clip as rows, with the number of the first."""
         require_fitted(self.network, self.name)
-        length, n_mels = self.config.frames, logmel.shape[1]
-        n_windows = len(logmel) - length + 1
-        rows = logmel.contiguous().as_strided((n_windows, length * n_mels), (n_mels, 1))
-        for first in range(0, n_windows, _WINDOWS_AT_ONCE):
+        rows = window_rows(logmel, self.config.frames)
+        for first in range(0, len(rows), _WINDOWS_AT_ONCE):
             yield first, rows[first : first + _WINDOWS_AT_ONCE]
-
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The network's weights and running statistics."""
-        require_fitted(self.network, self.name)
-        assert self.network is not None
-        return dict(self.network.state_dict()), {}
-
-    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:  # noqa: ARG002
-        """Load weights into a new network.
-
-        Raises
-        ------
-        AuscultError
-            If the tensors are not this network's.
-        """
-        network = self.build()
-        try:
-            network.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise AuscultError(f"the model's tensors do not fit {self.name}", "fit it again") from error
-        self.network = network.eval()
