@@ -6,7 +6,7 @@ python benchmarks/family.py --preset quick
 
 The floor is the arithmetic that the network does (torch's own count of matrix products, convolutions and attention)
 over the rate that torch's matrix product reaches in the same run, in turns with it: what no program on this machine
-could beat without fewer operations. Activations, norms, copies and the optimizer are not counted, though they take time.
+could beat without fewer operations. Activations, norms and copies are not counted, though they take time.
 One thread, and its own time alone counts, so that a busy machine disturbs little. Training steps have the preset's
 batch, but at most 128 windows, so that the large networks fit the patience of a benchmark.
 """

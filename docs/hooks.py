@@ -198,7 +198,7 @@ def _plain(text: str) -> str:
 
 
 def _figures(pair: tuple[float, float] | None) -> str:
-    return "–" if pair is None else f"{pair[0]} / {pair[1]}"
+    return "–" if pair is None else " / ".join("–" if math.isnan(figure) else f"{figure}" for figure in pair)
 
 
 def _json(value: Any) -> str:

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from auscult.corpus import Clip
-from auscult.detectors.anp import ANP, ANPNetwork, at
+from auscult.detectors.anp import ANP
+from auscult.detectors.anp_network import ANPNetwork
 from auscult.detectors.registry import create
 from auscult.errors import AuscultError
 from auscult.nn import masks
 from auscult.nn.attention import CrossAttention, SelfAttention
+from auscult.nn.hidden_bins import at
 from auscult.nn.masks import Partition
 from auscult.nn.mixture import Mixture
 from auscult.store import Store
@@ -58,7 +60,7 @@ def test_the_papers_settings() -> None:
         None,
     )
     assert (config["autoclip"], config["warm_up_steps"], config["score_hop"]) == (10.0, 4000, 1)
-    assert (config["mixture"], config["standardise"]) == (1, False)
+    assert (config["mixture"], config["standardise"], config["octaves"]) == (1, False, 0)
 
 
 def test_the_learning_rate_has_its_peak_of_1e_3_at_step_4000() -> None:
@@ -160,8 +162,29 @@ def test_permuting_the_context_changes_nothing_and_permuting_targets_permutes(mi
         torch.testing.assert_close(one[:, shuffled], other, rtol=1e-4, atol=1e-4)
 
 
-def test_hidden_bins_leak_nowhere() -> None:
-    network = untrained().network
+def test_waves_tell_positions_apart_that_coordinates_hardly_do() -> None:
+    plain, waves = (untrained(octaves=octaves).network.grid for octaves in (0, 7))
+    assert (plain.shape, waves.shape) == ((640, 2), (640, 30))
+    assert torch.equal(waves[:, :2], plain)
+    assert (waves[:, 2:].abs() <= 1).all()
+    # From one band to the next, and from one frame to the next.
+    for first, second in ((0, 1), (0, 128), (5, 133)):
+        assert (waves[first] - waves[second]).norm() > 2 * (plain[first] - plain[second]).norm()
+    assert len({tuple(row) for row in (waves * 1e4).round().tolist()}) == 640
+
+
+def test_sigmas_begin_wide() -> None:
+    detector = create("anp", "paper", {"standardise": True, "mixture": 2})
+    assert isinstance(detector, ANP)
+    sides = Partition.of(masks.centre_frame(5, 128))
+    with torch.inference_mode():
+        log_sigmas = detector.build()(sound(5).reshape(1, -1) / 6, sides.context, sides.target)[2]
+    assert 1.5 < float(log_sigmas.exp().median()) < 7
+
+
+@pytest.mark.parametrize("octaves", [0, 3])
+def test_hidden_bins_leak_nowhere(octaves: int) -> None:
+    network = untrained(octaves=octaves).network
     assert network is not None
     for mask in (masks.centre_frame(5, 128), *masks.fixed_rows_and_columns(5, 128), masks.three_of_eight(5, 128)):
         window = sound(5).flatten()[None]
@@ -313,7 +336,8 @@ def test_rescoring_leaves_the_fitted_detector_alone() -> None:
     others = [fitted.rescored(masking=m, score_by=s) for m, s in SCORINGS]
     assert len({d.score([c])[0] for d in others}) == 6
     assert fitted.score([c])[0] == before
-    assert all(d.network is fitted.network for d in others)
+    for name, weight in fitted.state()[0].items():
+        assert all(torch.equal(d.state()[0][name], weight) for d in others)
     assert fitted.rescored(masking="idnn", score_by="mse").score([c])[0] == before
     assert [d.config.model_dump()["masking"] for d in others] == [m for m, _ in SCORINGS]
 
@@ -421,12 +445,12 @@ def test_masks_that_leave_nothing_to_go_by_or_do_not_fit_are_refused() -> None:
 # Training -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"standardise": True, "mixture": 2}])
-def test_training_lowers_the_loss(settings: dict[str, object], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("settings", "by"), [({}, 2.0), ({"standardise": True, "mixture": 2, "octaves": 3}, 0.05)])
+def test_training_lowers_the_loss(settings: dict[str, object], by: float, tmp_path: Path) -> None:
     small = {**TINY, **settings, "frames": 3, "epochs": 10, "batch_size": 4, "warm_up_steps": 5}
     detector = create("anp", "paper", {**small, "learning_rate": 3e-3})
     log = detector.fit([clip(machine_sound(1, seconds=0.5))], store=Store(tmp_path))
-    assert log.losses[-1] < log.losses[0] / 2
+    assert log.losses[-1] < log.losses[0] - by
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import operator
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,21 @@ def loss(net: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     return nn.functional.mse_loss(net(noisy), batch)
 
 
+def convolution() -> nn.Module:
+    """Parameters that lie in memory channels last, which a checkpoint does not keep."""
+    torch.manual_seed(0)
+    layers = nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2, padding=1), nn.ReLU(), nn.Conv2d(3, 1, 2), nn.Flatten()
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
 def run_training(
-    plan: Plan, rows: Rows | None = None, run: Run | None = None, seed: int = 3
+    plan: Plan,
+    rows: Rows | None = None,
+    run: Run | None = None,
+    seed: int = 3,
+    build: Callable[[], nn.Module] = network,
 ) -> tuple[nn.Module, training.TrainingLog]:
-    net = network()
+    net = build()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2, fused=True)
     log = train(net, loss, rows or Rows(50), optimizer, plan, seed=seed, run=run)
     return net, log
@@ -87,11 +99,14 @@ def test_same_seed_same_network_and_the_callers_randomness_is_untouched() -> Non
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 7, 11])
-def test_resumption_is_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int) -> None:
+@pytest.mark.parametrize("build", [network, convolution])
+def test_resumption_is_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, build: Callable[[], nn.Module]
+) -> None:
     def plan() -> Plan:
         return Plan(3, 16, schedule=lambda step: min(1.0, step / 5), clip=AutoClip(10))
 
-    whole, whole_log = run_training(plan())
+    whole, whole_log = run_training(plan(), build=build)
     checkpoint = tmp_path / "model.checkpoint"
     save, steps = training._Loop._save, []
 
@@ -105,11 +120,11 @@ def test_resumption_is_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     step = training._Loop._step
     monkeypatch.setattr(training._Loop, "_step", step_and_stop)
     with pytest.raises(TrainingInterrupted, match=f"step {stop_at} of 12.*--resume"):
-        run_training(plan(), run=Run(checkpoint=checkpoint, identity="x"))
+        run_training(plan(), run=Run(checkpoint=checkpoint, identity="x"), build=build)
     monkeypatch.setattr(training._Loop, "_step", step)
     assert checkpoint.exists()
     assert save is training._Loop._save
-    resumed, log = run_training(plan(), run=Run(checkpoint=checkpoint, resume=True, identity="x"))
+    resumed, log = run_training(plan(), run=Run(checkpoint=checkpoint, resume=True, identity="x"), build=build)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert log.losses == whole_log.losses

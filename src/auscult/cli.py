@@ -42,6 +42,9 @@ _DONE_WITH_GAPS = 1
 _REFUSED = 2
 _INTERRUPTED = 130
 
+_FINDINGS = 3
+"""Lines that `explain` says of what is strange."""
+
 
 def main() -> None:
     """Run the program; every expected failure is one line on standard error."""
@@ -333,7 +336,10 @@ def explain(
 
     shown = explanation.explain(load(model), open_data(clip).clips()[0], mask)
     pictures.save(pictures.draw(shown), target)
-    print(f"{describe(shown.region, shown.relative)}\nPicture: {target}")
+    print(describe(shown.region, shown.relative))
+    for finding in shown.findings[:_FINDINGS]:
+        print(f"  {finding}")
+    print(f"Picture: {target}")
 
 
 @app.command(epilog="Example: [bold]auscult evaluate scores.csv --json[/]")

@@ -307,9 +307,14 @@ class _Loop:
             {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
         )
         slots: dict[int, dict[str, torch.Tensor]] = {}
+        optimised = [parameter for group in self.raw_optimizer.param_groups for parameter in group["params"]]
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 _, number, slot = name.split(".", 2)
+                like = optimised[int(number)]
+                if value.shape == like.shape:
+                    # Fused Adam goes through memory as it lies, and a parameter may lie channels last.
+                    value = torch.empty_like(like, device="cpu").copy_(value)
                 slots.setdefault(int(number), {})[slot] = value
         state = self.raw_optimizer.state_dict()
         self.raw_optimizer.load_state_dict({**state, "state": slots})

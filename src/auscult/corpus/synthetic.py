@@ -229,7 +229,7 @@ def write_plant(
 
 
 _PLANT = "plant.json"
-_RECIPE = 1  # changes whenever the same parameters would give other clips
+_RECIPE = 2  # changes whenever the same parameters would give other clips
 _Row = tuple[str, str, float, float, float, float, float]
 
 

@@ -167,7 +167,7 @@ def slider(take: Take) -> Wave:
 
 
 def valve(take: Take) -> Wave:
-    """Solenoid valve: a click to open, a puff of air, a click to close, in a quasi-regular pattern."""
+    """Solenoid valve: a click to open, a puff of air unlike the last, a click to close, in a quasi-regular pattern."""
     me, clip = take.machine, take.clip
     every, open_for = me.uniform(0.7, 1.1), me.uniform(0.16, 0.26)
     body, seat, port = me.uniform(900.0, 1800.0), me.uniform(2200.0, 3800.0), me.uniform(2500.0, 4500.0)
@@ -181,8 +181,15 @@ def valve(take: Take) -> Wave:
     opening = weights[0] * ring(body, 0.008) + weights[1] * ring(seat, 0.008)
     closing = weights[2] * ring(1.3 * body, 0.006) + weights[3] * ring(0.8 * seat, 0.006)
     clicks = strikes(take.n, opening, opens, force[0]) + strikes(take.n, closing, closes, force[1])
-    air = noise(clip, take.n, bump(port, 600.0, 12.0) * slope(2.0))
     blowing = gate(take.n, zip(opens, closes, strict=True), edge=0.01)
+    air = np.zeros(take.n, np.float32)
+    for start, end in zip(opens, closes, strict=True):
+        # No puff sounds like the one before: pressure and flow differ, and with them level and colour.
+        colour = bump(port * clip.lognormal(0.0, 0.08), 600.0, 12.0) * slope(2.0 + clip.normal(0.0, 1.0))
+        for hz in np.exp(clip.uniform(np.log(500.0), np.log(7000.0), 3)):
+            colour *= bump(hz, 0.25 * hz, clip.normal(0.0, 3.0))
+        breath = noise(clip, round((end - start) * RATE), colour)
+        place(air, breath, start, clip.lognormal(0.0, 0.3))
     working = clicks + puff * air * blowing
     sound = working + coil * tones(clip, turns(clip, take.n, 100.0), 0.7 ** np.arange(8))
 
@@ -213,7 +220,7 @@ def toy_car(take: Take) -> Wave:
     curve = slope(me.uniform(-3.0, 0.0)) * bump(shell, 500.0, me.uniform(3.0, 8.0))
 
     pace = 1.0 + 0.012 * clip.standard_normal()
-    curve *= slope(0.4 * clip.standard_normal()) * bump(shell, 800.0, clip.normal(0.0, 1.5))
+    curve *= slope(0.4 * clip.standard_normal()) * bump(shell, 800.0, clip.normal(0.0, 1.0))
     jitter = 0.006 * drift(clip, take.n, 25.0) + 0.006 * drift(clip, take.n, 1.0)
     rotation = turns(clip, take.n, wheel * pace * (1.0 + jitter))
     buzz = timbre(clip, 0.85 ** np.arange(30))
@@ -255,7 +262,7 @@ def toy_conveyor(take: Take) -> Wave:
     curve = slope(me.uniform(-4.0, -1.0)) * bump(frame, 200.0, me.uniform(4.0, 9.0))
 
     pace = 1.0 + 0.012 * clip.standard_normal()
-    curve *= slope(0.4 * clip.standard_normal()) * bump(2.5 * frame, 1000.0, clip.normal(0.0, 1.5))
+    curve *= slope(0.4 * clip.standard_normal()) * bump(2.5 * frame, 1000.0, clip.normal(0.0, 1.0))
     rotation = turns(clip, take.n, roller * pace, wander=0.006)
     at = passages(rotation)
     blow = ring(thump, 0.03)

@@ -206,6 +206,16 @@ class Detector(ABC):
             raise AudioError(f"{clip.path}: its score is {score}", "listen to it; it is unlike any recording")
         return score
 
+    def findings(self, clip: Clip) -> tuple[str, ...]:  # noqa: ARG002
+        """What is strange about a clip in words, the strangest first, for a detector that can say more than where.
+
+        Raises
+        ------
+        AudioError
+            If the clip cannot be judged.
+        """
+        return ()
+
     def reconstruction_error(self, clip: Clip) -> float:
         """Mean squared error of the levels predicted, in dB squared, over a clip.
 

@@ -69,6 +69,8 @@ class Explanation:
         What the model promises about false alarms.
     region : Region
         The strangest one.
+    findings : tuple of str
+        What is strange in words, the strangest first, where the detector can say it.
     mask : str
         What was hidden and predicted from the rest, as the user wrote it; empty where the detector chose.
     """
@@ -86,6 +88,7 @@ class Explanation:
     decision: str
     promise: str
     region: Region
+    findings: tuple[str, ...] = ()
     mask: str = ""
 
     @property
@@ -131,6 +134,7 @@ def explain(model: Model, clip: Clip, mask: str = "") -> Explanation:
         decision="" if threshold is None else str(model.calibration.decide(scores)[0]),
         promise=model.calibration.promise,
         region=strangest_region(relative, front),
+        findings=model.detector.findings(clip),
         mask=mask,
     )
 

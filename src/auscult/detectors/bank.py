@@ -1,0 +1,283 @@
+"""A memory of pooled, per-band log-mel statistics: the annotation-free default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.nn.functional import softplus
+
+from auscult.corpus.clip import Clip
+from auscult.detectors.bank_findings import Finding, Usual, blame_bins, finding
+from auscult.detectors.bank_settings import BankConfig
+from auscult.detectors.bank_views import VIEWS, View
+from auscult.detectors.base import Detector, DetectorConfig, require_fitted
+from auscult.detectors.registry import register
+from auscult.errors import AuscultError
+from auscult.nn.memory import BandMemory, bands_of, learn_whitening, left_out, nearest
+from auscult.parallel import map_in_order, torch_threads
+from auscult.store import Store, require_clips
+from auscult.training import Run, TrainingLog
+
+Statistics = dict[str, torch.Tensor]
+"""What the views say of a clip or of several, by the views' names."""
+
+_PRIOR_CLIPS = 10
+_PRIOR_VARIATION = 0.15
+"""How much a few clips' distances scatter says little: it is averaged with a share of their mean (as that of a
+distance in two dozen dimensions), which counts for as much as so many clips. Ours."""
+
+_SAME = 1e-3
+"""dB. Statistics no further apart than this are those of the same recording."""
+
+
+@register
+class Bank(Detector):
+    """Distance of a clip to its nearest healthy clips, seen in several ways, overall and in each band.
+
+    Each view sums up a clip by a few statistics over time of each mel band: its level, its loudest and quietest
+    frames, how it spreads and how it changes. The bank keeps those of the healthy clips, whitened within each
+    of 16 bands. A view's distance to the nearest clip overall, and to the nearest in each band, is measured by the
+    distances that the bank's own clips have when they are left out; what exceeds them is brought together as a
+    root mean square, first over bands, then over views. No training loop; a few seconds' work.
+
+    The anomaly map shares out each band's squared distance among the frames that caused it: the loudest
+    frames for the view of these, those far from the median for the spread. 1 is usual.
+
+    Sources of the ideas: ranked pooling and full covariances from TWFR-GMM (Guan et al., ICASSP 2023), a neighbour
+    for each sub-band from BEAM (2026), fusion of scores normalised by the bank's own from the DCASE 2023-25
+    literature. The statistics of changes, whitening by differences between neighbours and the fusion are ours.
+    """
+
+    name = "bank"
+    family = "neighbours"
+    paper = "ours: pooled statistics, per-band neighbours"
+    Config: ClassVar[type[DetectorConfig]] = BankConfig
+    config: BankConfig
+    min_frames = 2
+
+    def __init__(self, config: DetectorConfig | None = None) -> None:
+        super().__init__(config)
+        if self.config.band_weights is not None and self.config.bands > self.front_end.n_mels:
+            raise AuscultError(
+                f"bank: {self.config.bands} bands are weighed, but {self.config.front_end} has {self.front_end.n_mels}",
+                "choose fewer bands, and as many band_weights",
+            )
+        self.views: list[View] = [VIEWS[name] for name in self.config.views.split("+")]
+        self.tensors: dict[str, torch.Tensor] | None = None
+        self.memories: dict[str, BandMemory] = {}
+
+    # Learning -----------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: Sequence[Clip],
+        *,
+        outliers: Sequence[Clip] | None = None,  # noqa: ARG002
+        store: Store,
+        budget: float | None = None,  # noqa: ARG002
+        seed: int = 0,  # noqa: ARG002
+        run: Run | None = None,  # noqa: ARG002
+    ) -> TrainingLog:
+        """Keep the statistics of the training clips; see `Detector.fit`."""
+        logmels = store.collect(train, self.front_end)
+        require_clips(logmels)
+        described = list(map_in_order(lambda spectrum: self.describe(torch.tensor(spectrum)), logmels.spectra))
+        # Sums in an order that does not depend on that of the clips: the same clips are the same detector.
+        described.sort(key=lambda clip: b"".join(clip[view.name].numpy().tobytes() for view in self.views))
+        with torch_threads(1):
+            self.learn({view.name: torch.stack([clip[view.name] for clip in described]) for view in self.views})
+        return TrainingLog()
+
+    def describe(self, logmel: torch.Tensor) -> Statistics:
+        """What each view says of a clip.
+
+        Parameters
+        ----------
+        logmel : Tensor, shape (n_frames, n_mels)
+
+        Returns
+        -------
+        dict of str to Tensor of float32, shape (n_mels, size)
+            By the name of the view.
+        """
+        exact = logmel.double()
+        return {view.name: view.describe(exact).float().contiguous() for view in self.views}
+
+    def learn(self, statistics: Statistics) -> None:
+        """Make the bank from what `describe` says of healthy clips, each stacked to (n_clips, n_mels, size)."""
+        config, bands, weights = self.config, self._bands(), self._weights()
+        tensors: dict[str, torch.Tensor] = {}
+        apart: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        for name, values in statistics.items():
+            overall, by_band = apart[name] = left_out(
+                values, bands, weights, k=config.k, folds=config.folds, together=config.whitening
+            )
+            tensors[f"{name}.statistics"] = values
+            tensors[f"{name}.whitening"] = learn_whitening(values, bands, config.whitening)
+            tensors[f"{name}.usual_overall"] = _usual(overall)
+            tensors[f"{name}.usual_by_band"] = _usual(by_band)
+            tensors[f"{name}.usual_joined"] = _usual(self._joined(by_band, tensors[f"{name}.usual_by_band"]))
+        self._take(tensors)
+        strange = torch.stack([self._strangeness(name, *apart[name]) for name in statistics])
+        tensors["left_out_scores"] = self.fuse(strange)
+
+    # Judging ------------------------------------------------------------------------------------------
+
+    def score_logmel(self, logmel: torch.Tensor) -> float:
+        """The views' distances in excess of the usual, brought together."""
+        self._fitted()
+        return float(self.fuse(self.view_scores(self.describe(logmel))))
+
+    def score_learnt(self, clips: Sequence[Clip]) -> np.ndarray:
+        """Leave-one-out: what the bank would say of its own clips, had it been made without them."""
+        return np.array([self._score_left_out(clip) for clip in clips], dtype=np.float64)
+
+    def _score_left_out(self, clip: Clip) -> float:
+        tensors = self._fitted()
+        with torch.inference_mode():
+            described = self.describe(self.logmel(clip))
+            apart = [(tensors[f"{name}.statistics"] - own).abs().amax((1, 2)) for name, own in described.items()]
+            furthest = torch.stack(apart).amax(0)
+            if float(furthest.min()) > _SAME or not len(tensors["left_out_scores"]):
+                return self.score_clip(clip)
+            return float(tensors["left_out_scores"][furthest.argmin()])
+
+    def view_scores(self, described: Statistics) -> torch.Tensor:
+        """How strange each view finds the clip of these statistics, shape (n_views,)."""
+        weights, k = self._weights(), self.config.k
+        scores = []
+        for name, own in described.items():
+            distances = self.memories[name].distances(own).double()
+            scores.append(self._strangeness(name, *nearest(distances, weights, k)))
+        return torch.stack(scores)
+
+    def fuse(self, strange: torch.Tensor) -> torch.Tensor:
+        """From views, (n_views, ...), to scores, (...)."""
+        if self.config.fusion == "max":
+            return strange.amax(0)
+        if self.config.fusion == "mean":
+            return strange.mean(0)
+        return strange.square().mean(0).sqrt()
+
+    def _strangeness(self, name: str, overall: torch.Tensor, by_band: torch.Tensor) -> torch.Tensor:
+        """One view's judgement of clips, shape (...), from distances of shapes (...) and (..., n_bands)."""
+        tensors = self._fitted()
+        parts = []
+        if self.config.neighbours != "bands":
+            parts.append(self._normalised(overall, tensors[f"{name}.usual_overall"]))
+        if self.config.neighbours != "overall":
+            joined = self._joined(by_band, tensors[f"{name}.usual_by_band"])
+            parts.append(self._normalised(joined, tensors[f"{name}.usual_joined"]))
+        return torch.stack(parts).mean(0)
+
+    def _joined(self, by_band: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
+        """Root mean square over bands of what is strange in each."""
+        return (self._normalised(by_band, usual).square() @ self._weights()).sqrt()
+
+    def _normalised(self, distances: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
+        """Distances by the usual mean and spread, (2,) or (2, n_bands); never negative."""
+        if self.config.normalisation == "raw":
+            return distances
+        if self.config.normalisation == "ratio":
+            return distances / usual[0]
+        return softplus((distances - usual[0]) / usual[1])
+
+    # Explaining ---------------------------------------------------------------------------------------
+
+    def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:
+        """Mean over the views of squared distances in multiples of the usual, at the frames that caused them."""
+        self._fitted()
+        described = self.describe(logmel)
+        maps = (blame_bins(logmel, v, self.memories[v.name], described[v.name], self._usual(v)) for v in self.views)
+        return sum(maps, torch.zeros(logmel.shape, dtype=torch.float64)).float() / len(self.views)
+
+    def which_views(self, clip: Clip) -> tuple[Finding, ...]:
+        """What each view finds strange about a clip, the strangest first.
+
+        An `excess` is the largest over all bands: of a healthy clip, too, a few spreads.
+
+        Raises
+        ------
+        AudioError
+            If the clip cannot be judged.
+        """
+        self._fitted()
+        centres, k = self.front_end.band_centres(), self.config.k
+        with torch.inference_mode():
+            described = self.describe(self.logmel(clip))
+            found = [
+                finding(v, self.memories[v.name], described[v.name], self._usual(v), k, centres) for v in self.views
+            ]
+        return tuple(sorted(found, key=lambda one: -one.excess))
+
+    def findings(self, clip: Clip) -> tuple[str, ...]:
+        """`which_views`, in words."""
+        return tuple(str(finding) for finding in self.which_views(clip))
+
+    def _usual(self, view: View) -> Usual:
+        mean, spread = self._fitted()[f"{view.name}.usual_by_band"]
+        return Usual(mean, spread, self._weights())
+
+    def _bands(self) -> torch.Tensor:
+        return bands_of(self.front_end.n_mels, self.config.bands)
+
+    def _weights(self) -> torch.Tensor:
+        """Of the bands, shape (n_bands,), sum 1."""
+        n_bands = len(self._bands())
+        weights = torch.tensor(self.config.band_weights or (1.0,) * n_bands, dtype=torch.float64)
+        return weights / weights.sum()
+
+    # Keeping ------------------------------------------------------------------------------------------
+
+    def _fitted(self) -> dict[str, torch.Tensor]:
+        require_fitted(self.tensors, self.name)
+        assert self.tensors is not None
+        return self.tensors
+
+    def _take(self, tensors: dict[str, torch.Tensor]) -> None:
+        bands = self._bands()
+        self.tensors = tensors
+        self.memories = {
+            view.name: BandMemory(tensors[f"{view.name}.statistics"], tensors[f"{view.name}.whitening"], bands)
+            for view in self.views
+        }
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The bank, what whitens it, and what is usual."""
+        return dict(self._fitted()), {}
+
+    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:  # noqa: ARG002
+        """Take over a bank.
+
+        Raises
+        ------
+        AuscultError
+            If the tensors are not a bank for these settings.
+        """
+        n_mels, bands = self.front_end.n_mels, self._bands()
+        for view in self.views:
+            size = bands.shape[1] * view.size
+            statistics, whitening = (tensors.get(f"{view.name}.{part}") for part in ("statistics", "whitening"))
+            if (
+                statistics is None
+                or whitening is None
+                or statistics.shape[1:] != (n_mels, view.size)
+                or whitening.shape != (len(bands), size, size)
+                or not {f"{view.name}.usual_{part}" for part in ("overall", "by_band", "joined")} <= tensors.keys()
+                or "left_out_scores" not in tensors
+            ):
+                raise AuscultError("the model's tensors do not fit bank", "fit it again")
+        self._take(dict(tensors))
+
+
+def _usual(distances: torch.Tensor) -> torch.Tensor:
+    """Mean and spread of left-out clips' distances, (n_clips, ...), shape (2, ...); 1 dB if there are none."""
+    n = len(distances)
+    mean = distances.mean(0) if n else torch.ones(distances.shape[1:], dtype=torch.float64)
+    mean = mean.clamp(min=1e-3)
+    variance = distances.var(0, correction=0) if n else torch.zeros_like(mean)
+    prior = (_PRIOR_VARIATION * mean).square()
+    return torch.stack([mean, ((n * variance + _PRIOR_CLIPS * prior) / (n + _PRIOR_CLIPS)).sqrt()])

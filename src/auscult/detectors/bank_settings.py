@@ -1,0 +1,69 @@
+"""Settings of the memory bank."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+
+from auscult.detectors.bank_views import VIEWS
+from auscult.detectors.base import DetectorConfig
+
+
+class BankConfig(DetectorConfig):
+    """Settings of the memory bank. All defaults are ours, chosen on synthetic machines (see docs/bank.md).
+
+    Attributes
+    ----------
+    views : str
+        Ways of summing up a clip, joined by "+": level, peak, loudest, quietest, spread, jumps, rhythm.
+    bands : int
+        Bands in which neighbours are looked for; at most the mel bands there are.
+    band_weights : tuple of float, optional
+        How much each band counts, from the lowest to the highest; 0 leaves it out. Default: all alike.
+    neighbours : {"both", "overall", "bands"}
+        Distance to the clip nearest in all bands together; to those nearest in each band; or the mean of the two.
+    k : int
+        Neighbours whose mean distance counts.
+    whitening : bool
+        Whether statistics are whitened within each band, or only scaled.
+    normalisation : {"excess", "ratio", "raw"}
+        What a distance becomes, by the distances of the bank's own clips when left out: log(1 + exp z), where z is
+        how many of their standard deviations it lies above their mean; its ratio to their mean; itself.
+    fusion : {"rms", "mean", "max"}
+        From views to the clip's score.
+    folds : int
+        In how many groups clips are left out.
+    """
+
+    views: str = Field(
+        default="level+loudest+quietest+spread+jumps+rhythm", description="ways of summing up a clip, joined by +"
+    )
+    bands: PositiveInt = Field(default=16, description="bands in which neighbours are looked for")
+    band_weights: tuple[NonNegativeFloat, ...] | None = Field(
+        default=None, description="how much each band counts, from the lowest up; null for all alike"
+    )
+    neighbours: Literal["both", "overall", "bands"] = Field(
+        default="both", description="nearest in all bands together, in each band, or the mean of the two"
+    )
+    k: PositiveInt = Field(default=1, description="neighbours averaged")
+    whitening: bool = Field(default=True, description="whether statistics are whitened within each band")
+    normalisation: Literal["excess", "ratio", "raw"] = Field(
+        default="excess", description="what a distance becomes by those of the bank's own clips"
+    )
+    fusion: Literal["rms", "mean", "max"] = Field(default="rms", description="from views to the score")
+    folds: int = Field(default=20, ge=2, description="in how many groups the bank's clips are left out")
+
+    @field_validator("views")
+    @classmethod
+    def _views_exist(cls, views: str) -> str:
+        names = views.split("+")
+        if len(set(names)) < len(names) or not set(names) <= VIEWS.keys():
+            raise ValueError(f"views are {', '.join(VIEWS)}, each at most once, joined by +")
+        return views
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> BankConfig:
+        if self.band_weights is not None and (len(self.band_weights) != self.bands or not any(self.band_weights)):
+            raise ValueError(f"band_weights are {self.bands} numbers, one for each band, not all of them 0")
+        return self

@@ -1,0 +1,235 @@
+"""A memory of healthy clips: how far a clip's statistics lie from the nearest ones, in each band and overall.
+
+Statistics of neighbouring mel bands go up and down together, by much or by little, from one healthy clip to the
+next: the machine runs a little faster, the microphone stands elsewhere. Each band of the memory is whitened by what
+distinguishes a healthy clip from its nearest healthy neighbour, so that such changes count for little and others
+for much. Differences to the neighbour rather than to the mean: a memory may hold several machines.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_PRIOR_CLIPS = 10
+"""A statistic's spread over few clips is uncertain: it is averaged with that of the other bands, which count for as
+much as so many clips. Ours."""
+
+_LEAST_SCALE = 0.1
+"""dB. A statistic that never varied counts in tenths of a dB, as healthy means do in the quietest of recordings."""
+
+_LEAST_FOR_COVARIANCE = 4
+"""Fewer differences say nothing about how statistics vary together."""
+
+_RIDGE = 1e-3
+"""Share of the mean variance added to every direction: bands that never moved would divide by nothing."""
+
+_ROWS = 256
+
+
+def bands_of(n_mels: int, n_bands: int) -> torch.Tensor:
+    """Which mel bands belong to each band: as even as possible, all equally wide.
+
+    Returns
+    -------
+    Tensor of int64, shape (n_bands, width)
+        `n_bands` is at most `n_mels`. Neighbours overlap where `n_mels` is not a multiple of it.
+    """
+    n_bands = min(n_bands, n_mels)
+    width = -(-n_mels // n_bands)
+    starts = [round(i * (n_mels - width) / max(n_bands - 1, 1)) for i in range(n_bands)]
+    return torch.tensor(starts)[:, None] + torch.arange(width)
+
+
+class BandMemory:
+    """Statistics of healthy clips, and what makes distances to them comparable.
+
+    Parameters
+    ----------
+    statistics : Tensor of float32, shape (n_clips, n_mels, n_statistics)
+    whitening : Tensor of float32, shape (n_bands, size, size)
+        From `learn_whitening`; size is width * n_statistics.
+    bands : Tensor of int64, shape (n_bands, width)
+    """
+
+    def __init__(self, statistics: torch.Tensor, whitening: torch.Tensor, bands: torch.Tensor) -> None:
+        self.statistics, self.whitening, self.bands = statistics, whitening, bands
+        self.centre = statistics.double().mean(0)
+        self.bank = self.whiten(statistics).contiguous()
+
+    def whiten(self, statistics: torch.Tensor) -> torch.Tensor:
+        """Whitened coordinates of clips, shape (n_clips, n_bands, size), float32."""
+        return _whiten(statistics.double() - self.centre, self.whitening.double(), self.bands).float()
+
+    def differences(self, statistics: torch.Tensor) -> torch.Tensor:
+        """From each clip of the memory to a clip, shape (n_clips, n_bands, size), whitened.
+
+        Parameters
+        ----------
+        statistics : Tensor, shape (n_mels, n_statistics)
+        """
+        return self.whiten(statistics[None]) - self.bank
+
+    def distances(self, statistics: torch.Tensor) -> torch.Tensor:
+        """Root mean square of `differences` in each band, shape (n_clips, n_bands)."""
+        return self.differences(statistics).square().mean(2).sqrt()
+
+
+def nearest(distances: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distance to the k nearest clips of a memory.
+
+    Parameters
+    ----------
+    distances : Tensor, shape (..., n_clips, n_bands)
+    weights : Tensor, shape (n_bands,)
+        Of the bands in the overall distance; their sum is 1.
+    k : int
+        Neighbours averaged.
+
+    Returns
+    -------
+    overall : Tensor, shape (...)
+        To the clips nearest in all bands together.
+    by_band : Tensor, shape (..., n_bands)
+        To the clips nearest in each band, which need not be the same in two bands.
+    """
+    k = min(k, distances.shape[-2])
+    together = (distances.square() @ weights).sqrt()
+    by_band = distances.topk(k, dim=-2, largest=False).values.mean(-2)
+    return together.topk(k, largest=False).values.mean(-1), by_band
+
+
+def learn_whitening(statistics: torch.Tensor, bands: torch.Tensor, together: bool = True) -> torch.Tensor:
+    """What makes the healthy differences within each band of unit size, and alike in all directions.
+
+    Parameters
+    ----------
+    statistics : Tensor, shape (n_clips, n_mels, n_statistics)
+    bands : Tensor of int64, shape (n_bands, width)
+    together : bool
+        Whether by their covariance, or each statistic by itself.
+
+    Returns
+    -------
+    Tensor of float32, shape (n_bands, size, size)
+        Symmetric, so that whitened coordinates still belong to their mel band and statistic.
+    """
+    exact = statistics.double()
+    return _whitening(exact, bands, neighbour_pairs(exact), together)
+
+
+def left_out(
+    statistics: torch.Tensor, bands: torch.Tensor, weights: torch.Tensor, *, k: int, folds: int, together: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `nearest` says of each clip of a memory that was made without it.
+
+    The whitening is learnt without it, too: with few clips it would otherwise know them by heart, and find them
+    nearer to one another than any new clip is to them. The clips are left out in groups, every `folds`th clip at
+    once, or one by one if there are no more than that.
+
+    Returns
+    -------
+    overall : Tensor of float64, shape (n_clips,)
+    by_band : Tensor of float64, shape (n_clips, n_bands)
+        Both empty if there is only one clip.
+    """
+    n = len(statistics)
+    if n < 2:
+        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, len(bands), dtype=torch.float64)
+    exact = statistics.double() - statistics.double().mean(0)
+    pairs = neighbour_pairs(exact)
+    overall, by_band = torch.empty(n, dtype=torch.float64), torch.empty(n, len(bands), dtype=torch.float64)
+    fold = torch.arange(n) % min(n, folds)
+    for out in range(min(n, folds)):
+        kept = fold != out
+        inside = pairs[kept[pairs].all(1)]
+        whitening = _whitening(exact[kept], bands, _renumbered(inside, kept), together)
+        others, mine = (_whiten(exact[which], whitening.double(), bands) for which in (kept, ~kept))
+        between = [torch.cdist(mine[:, band], others[:, band]) for band in range(len(bands))]
+        distances = torch.stack(between, 2) / mine.shape[2] ** 0.5
+        overall[~kept], by_band[~kept] = nearest(distances, weights.double(), k)
+    return overall, by_band
+
+
+def neighbour_pairs(statistics: torch.Tensor) -> torch.Tensor:
+    """Each clip and the one nearest to it, shape (n_clips, 2); none of a single clip."""
+    n = len(statistics)
+    if n < 2:
+        return torch.zeros(0, 2, dtype=torch.int64)
+    rows = ((statistics - statistics.mean(0)) / _scale(statistics)).reshape(n, -1)
+    closest = []
+    for first in range(0, n, _ROWS):
+        distances = torch.cdist(rows[first : first + _ROWS], rows)
+        here = torch.arange(len(distances))
+        distances[here, first + here] = torch.inf
+        closest.append(distances.argmin(1))
+    return torch.stack([torch.arange(n), torch.cat(closest)], 1)
+
+
+def _renumbered(pairs: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """The same pairs by the numbers that the clips have among those kept."""
+    return (kept.cumsum(0) - 1)[pairs]
+
+
+def _scale(statistics: torch.Tensor) -> torch.Tensor:
+    """Spread of each statistic over the clips, shape (n_mels, n_statistics); 1 dB if there is one clip."""
+    n = len(statistics)
+    if n < 2:
+        return torch.ones_like(statistics[0])
+    variance = statistics.var(0, correction=0)
+    usual = variance.mean(0, keepdim=True)
+    return ((n * variance + _PRIOR_CLIPS * usual) / (n + _PRIOR_CLIPS)).sqrt().clamp(min=_LEAST_SCALE)
+
+
+def _whitening(statistics: torch.Tensor, bands: torch.Tensor, pairs: torch.Tensor, together: bool) -> torch.Tensor:
+    scale = _in_bands(_scale(statistics)[None], bands)[0]
+    matrices = torch.diag_embed(1 / scale)
+    if together and len(pairs) >= _LEAST_FOR_COVARIANCE:
+        apart = _in_bands(statistics[pairs[:, 0]] - statistics[pairs[:, 1]], bands) / scale / 2**0.5
+        matrices = matrices @ _inverse_root(shrunk_covariance(apart))
+    return matrices.float()
+
+
+def shrunk_covariance(rows: torch.Tensor) -> torch.Tensor:
+    """Second moments of rows, shrunk towards a multiple of the identity.
+
+    Parameters
+    ----------
+    rows : Tensor of float64, shape (n_rows, n_bands, size)
+        For each band by itself; taken to have mean 0.
+
+    Returns
+    -------
+    Tensor of float64, shape (n_bands, size, size)
+
+    References
+    ----------
+    Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004, section 3.
+    """
+    n, _, size = rows.shape
+    moments = torch.einsum("nbi,nbj->bij", rows, rows) / n
+    level = moments.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    target = level * torch.eye(size, dtype=rows.dtype)
+    off_target = (moments - target).square().sum((1, 2))
+    uncertain = (rows.square().sum(2).square().mean(0) - moments.square().sum((1, 2))) / n
+    share = torch.where(off_target > 0, (uncertain / off_target.clamp(min=1e-300)).clamp(0, 1), 1.0)[:, None, None]
+    return (1 - share) * moments + share * target
+
+
+def _inverse_root(covariance: torch.Tensor) -> torch.Tensor:
+    """C^(-1/2), symmetric; the identity where nothing ever moved, as with copies of one clip."""
+    size = covariance.shape[-1]
+    level = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    still = level < 1e-12
+    identity = torch.eye(size, dtype=covariance.dtype)
+    values, vectors = torch.linalg.eigh(torch.where(still, identity, covariance + _RIDGE * level * identity))
+    root: torch.Tensor = (vectors / values.clamp(min=1e-12).sqrt()[:, None]) @ vectors.mT
+    return root
+
+
+def _in_bands(statistics: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
+    """Statistics of each band's mel bands in a row, shape (n_clips, n_bands, size)."""
+    return statistics[:, bands].flatten(2)
+
+
+def _whiten(statistics: torch.Tensor, whitening: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("nbi,bij->nbj", _in_bands(statistics, bands), whitening)
