@@ -369,7 +369,9 @@ def test_even_window_of_idnn(auscult: Run, good: Path, out: Path) -> None:
 
 
 def test_a_rate_that_ruins_training(auscult: Run, good: Path, out: Path) -> None:
-    outcome = auscult("fit", good, "--set", "learning_rate=1e30", "--set", "max_steps=50", "-o", out / "m.auscult")
+    outcome = auscult(
+        "fit", good, "-d", "ae", "--set", "learning_rate=1e30", "--set", "max_steps=50", "-o", out / "m.auscult"
+    )
     assert_refused(outcome, "the loss is", "learning_rate")
     assert not (out / "m.auscult").exists()
 
@@ -493,7 +495,7 @@ def test_files_that_are_no_model(auscult: Run, good: Path, tmp_path: Path, out: 
 def test_checkpoint_that_is_none(auscult: Run, good: Path, out: Path) -> None:
     out.mkdir()
     (out / "m.auscult.checkpoint").write_bytes(b"torn")
-    steps = ("--set", "max_steps=3")
+    steps = ("-d", "ae", "--set", "max_steps=3")
     assert_refused(auscult("fit", good, *steps, "-o", out / "m.auscult", "--resume"), "m.auscult.checkpoint")
     assert auscult("fit", good, *steps, "-o", out / "m.auscult").code == 0
     assert not (out / "m.auscult.checkpoint").exists()
@@ -581,7 +583,7 @@ class TestFullDisk:
 
     def test_checkpoint(self, auscult: Run, good: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AUSCULT_CHECKPOINT_SECONDS", "0")
-        arguments = ("fit", good, "--set", "max_steps=30", "-o", out / "m.auscult")
+        arguments = ("fit", good, "-d", "ae", "--set", "max_steps=30", "-o", out / "m.auscult")
         assert auscult(*fit_args(good, out)).code == 0
         with no_file_longer_than(2000):
             outcome = auscult(*arguments)

@@ -244,7 +244,7 @@ def test_stopped_at_random(seed: int, fits: Fits, auscult: Run) -> None:
 def test_budget(auscult: Run, tiny_plant: Path, tmp_path: Path) -> None:
     """Ends in time, and the model says that it did."""
     began = time.monotonic()
-    outcome = auscult("fit", tiny_plant, "--preset", "paper", "--budget", 2, "-o", tmp_path / "m.auscult")
+    outcome = auscult("fit", tiny_plant, "-d", "ae", "--preset", "paper", "--budget", 2, "-o", tmp_path / "m.auscult")
     assert outcome.code == 0, outcome.err
     assert time.monotonic() - began < 15
     training = described(tmp_path / "m.auscult")["provenance"]["training"]

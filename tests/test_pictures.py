@@ -28,14 +28,14 @@ class FakeModel:
     """Squared deviation of the log-mel from each band's median."""
 
     def __init__(self, front: FrontEnd = FRONT, calibration: Calibration | None = None) -> None:
-        self.detector = SimpleNamespace(name="fake", front_end=front)
+        self.detector = SimpleNamespace(name="fake", front_end=front, findings=lambda clip: ())
         self.calibration = calibration or Calibration(np.linspace(0.5, 1.5, 200), 0.05)
 
     def logmel(self, clip: Clip) -> np.ndarray:
         front = self.detector.front_end
         return front.logmel(clip.waveform(front.sample_rate)).numpy().T.copy()
 
-    def relative_map(self, clip: Clip) -> np.ndarray:
+    def relative_map(self, clip: Clip, mask: str = "") -> np.ndarray:
         logmel = self.logmel(clip)
         return ((logmel - np.median(logmel, 1, keepdims=True)) / 6) ** 2
 

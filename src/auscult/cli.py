@@ -171,7 +171,7 @@ def fit(
     ] = None,
     detector: Annotated[
         str, typer.Option("-d", "--detector", help="Which detector; `auscult detectors` lists them.")
-    ] = "ae",
+    ] = "bank",
     preset: Annotated[str, typer.Option(help="quick (minutes on a laptop) or paper.")] = "quick",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")

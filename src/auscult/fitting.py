@@ -24,7 +24,7 @@ from auscult.parallel import map_in_order
 from auscult.store import Broken, Store, clip_key, require_clips
 from auscult.training import Run, choose_device
 
-DEFAULT_DETECTOR = "ae"
+DEFAULT_DETECTOR = "bank"
 
 _MAPS_FOR_USUAL = 64
 """Healthy clips whose maps are averaged to know each band's usual level: enough for a mean."""
