@@ -410,3 +410,13 @@ def test_settings_may_come_as_text() -> None:
     assert isinstance(made.config, BankConfig)
     assert made.config.band_weights is not None
     assert made.config.band_weights[-1] == 0
+
+
+def test_the_map_of_a_clip_learnt_from_is_that_beside_the_others(tmp_path: Path) -> None:
+    """Else what is usual would be nothing, where all healthy clips are learnt from, and every clip strange."""
+    clips = healthy(12)
+    whole = fit(clips, tmp_path)
+    without = fit([c for c in clips if c is not clips[3]], tmp_path)
+    own, left_out = whole.anomaly_map(clips[3]).mean(), without.anomaly_map(clips[3]).mean()
+    assert own > 0.2
+    assert 0.3 < own / left_out < 3

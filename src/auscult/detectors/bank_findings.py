@@ -13,6 +13,9 @@ from auscult.nn.memory import BandMemory, nearest
 _MERGED = 0.5
 """Bands next to the strangest one are named with it if they are at least so strange, as a share."""
 
+_SAME = 1e-3
+"""Whitened distance, in every band, within which a clip is one that was learnt from."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -114,7 +117,12 @@ def _parts(memory: BandMemory, own: torch.Tensor, usual: Usual) -> tuple[torch.T
     """What each mel band and statistic adds to the squared distance, and the healthy clip's; both (n_mels, size)."""
     bands, n_mels, size = memory.bands, *own.shape
     differences = memory.differences(own).double()
-    closest = differences.square().mean(2).argmin(0)
+    distances = differences.square().mean(2)
+    itself = distances.amax(1) < _SAME**2
+    if not itself.all():
+        # A clip that was learnt from is compared with the others: beside itself nothing is strange, or usual.
+        distances[itself] = torch.inf
+    closest = distances.argmin(0)
     each_band = torch.arange(len(bands))
     squares = differences[closest, each_band].square().view(*bands.shape, size) / size
     squares = squares * (usual.weights * len(bands) / usual.mean.square())[:, None, None]

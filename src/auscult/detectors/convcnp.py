@@ -130,7 +130,6 @@ class ConvCNP(NeuralProcess):
             "learning_rate": 3e-3,
             "warm_up_steps": 300,
             "cool_down": 0.9,
-            "score_by": "likelihood",
             "score_hop": 2,
         },
     }
