@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -220,21 +221,23 @@ def fit(
         checkpoint.unlink(missing_ok=True)
         print(f"Already done: {target}")
         return
-    model = run_fit(
-        manifest,
-        detector,
-        **how,
-        budget=budget,
-        device=device,
-        threads=threads or 1,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        model = run_fit(
+            manifest,
+            detector,
+            **how,
+            budget=budget,
+            device=device,
+            threads=threads or 1,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
     model.save(target)
     checkpoint.unlink(missing_ok=True)
     facts = model.provenance
     print(f"{model.detector.name} learnt from {facts['n_training_clips']} clips: {target}")
-    _tell(*facts["notes"])
+    _tell(*facts["notes"], *(str(one.message) for one in warned if one.category is UserWarning))
     if model.calibration.promised:
         print(model.calibration.promise[0].upper() + model.calibration.promise[1:])
     else:

@@ -285,6 +285,8 @@ def _plain_log_ticks(axis: Any) -> None:
 
     low, high = axis.get_view_interval()
     steps = [step for step in (0.1, 1, 3, 10, 30, 100, 300, 1000, 10_000) if low <= step <= high]
+    if high > 200 * low:  # all of them would run into one another
+        steps = [step for step in steps if step in (0.1, 1, 10, 100, 1000, 10_000)]
     axis.set_major_locator(FixedLocator(steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
