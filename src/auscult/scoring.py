@@ -100,7 +100,7 @@ def score_table(
     import pandas as pd
 
     if reconstruction_error and not model.detector.reconstructs:
-        raise AuscultError(f"{model.detector.name} reconstructs nothing", "ae, idnn, pae and anp do")
+        raise AuscultError(f"{model.detector.name} reconstructs nothing", "ae, idnn, pae, anp and convcnp do")
     clips = manifest.clips()
     with _Notes(partial, identity, resume) as notes:
         todo = [clip for clip in clips if notes.known(clip) is None]

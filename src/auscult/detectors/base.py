@@ -229,7 +229,7 @@ class Detector(ABC):
         Wichern et al., WASPAA 2021, Table 2.
         """
         if not self.reconstructs:
-            raise AuscultError(f"{self.name} reconstructs nothing", "ae, idnn, pae and anp do")
+            raise AuscultError(f"{self.name} reconstructs nothing", "ae, idnn, pae, anp and convcnp do")
         with torch.inference_mode():
             return self.squared_error(self.logmel(clip))
 
