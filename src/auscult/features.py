@@ -144,8 +144,8 @@ class FrontEnd(BaseModel):
 
     def _clip_logmel(self, wave: torch.Tensor) -> torch.Tensor:
         power = self._mel_power(self._scale(self._crop(wave)))
-        power = power + self.floor if self.log == "add" else power.clamp(min=self.floor)
-        decibels = power.log10_().mul_(10)
+        power = power.add_(self.floor) if self.log == "add" else power.clamp_(min=self.floor)
+        decibels = power.log10().mul_(10)
         if self.top_db is not None:
             decibels.clamp_(min=float(decibels.max()) - self.top_db)
         return decibels
@@ -269,7 +269,8 @@ class _Workspace:
     def _doubtful(self) -> np.ndarray:
         """Numbers of the frames just computed that 32 bits may not do for."""
         energy = self.power.sum(1).numpy()
-        weakest = torch.addcmul(self.plan.excused, self.mel, self.plan.relative).amin(1).numpy()
+        torch.addcmul(self.plan.excused, self.mel, self.plan.relative, out=self.levels)
+        weakest = self.levels.amin(1).numpy()
         strongest = self.power.amax(1).numpy()
         return np.flatnonzero((weakest < energy) | (strongest > energy * np.float32(_TONAL)))
 
@@ -295,6 +296,7 @@ class _Workspace:
             self.differenced = torch.empty(n_frames, length)
             self.power = torch.empty(n_frames, bins)
             self.mel = torch.empty(n_frames, self.front.n_mels)
+            self.levels = torch.empty_like(self.mel)
         self.block = padded[:-1].numpy()
         self.frames = padded[:-1].unfold(0, length, hop)
         self.frames_after = padded[1:].unfold(0, length, hop)
