@@ -1,0 +1,126 @@
+"""Commands that judge clips: score, explain."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from auscult.cli.options import (
+    Data,
+    Layout,
+    MachineID,
+    MachineType,
+    ModelFile,
+    Threads,
+    check_output,
+    parse_settings,
+)
+from auscult.cli.program import app
+from auscult.cli.say import DONE_WITH_GAPS, tell
+from auscult.errors import AuscultError
+
+_FINDINGS = 3
+"""Lines that `explain` says of what is strange."""
+
+
+@app.command(epilog="Example: [bold]auscult score pump.auscult recordings -o scores.csv[/]")
+def score(
+    model: ModelFile,
+    data: Data,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="scores.csv (or .parquet). Default: standard output."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="test, train or all. Default: test where splits are known.")] = None,
+    machine_type: MachineType = None,
+    machine_id: MachineID = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Score another way, nothing learnt anew: masking=boot."),
+    ] = None,
+    reconstruction_error: Annotated[
+        bool, typer.Option("--reconstruction-error", help="Also tell how well the levels were predicted.")
+    ] = False,
+    threads: Threads = None,
+    layout: Layout = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")] = False,
+) -> None:
+    """Judge clips: score, p-value and decision of each."""
+    if split not in (None, "test", "train", "all"):
+        raise AuscultError(f"there is no split {split!r}", "choose test, train or all")
+    if output is not None:
+        check_output(output)
+    from auscult.corpus import open_data
+    from auscult.evaluation.scores import write_scores
+    from auscult.files import digest
+    from auscult.model import load
+    from auscult.scoring import already_learnt, score_table
+
+    chosen = parse_settings(settings)
+    fitted = load(model).rescored(**chosen) if chosen else load(model)
+    manifest = open_data(data, layout=layout).select(machine_type=machine_type, machine_id=machine_id)
+    manifest = manifest.for_scoring(split)
+    if not len(manifest):
+        raise AuscultError(f"{data}: no clip in the split {split or 'test'}", "choose another with --split")
+    flattered = already_learnt(fitted, manifest)
+    if flattered:
+        tell(f"{flattered} of these {len(manifest)} clips were learnt from: their scores flatter the model")
+    partial = output.with_name(output.name + ".partial") if output is not None else None
+    table = score_table(
+        fitted,
+        manifest,
+        partial=partial,
+        identity=" ".join([digest(model), *sorted(settings or []), "squared" * reconstruction_error]).strip(),
+        resume=resume,
+        workers=threads,
+        reconstruction_error=reconstruction_error,
+    )
+    if output is None:
+        table.to_csv(sys.stdout, index=False, lineterminator="\n")
+    else:
+        write_scores(table, output)
+        assert partial is not None
+        partial.unlink(missing_ok=True)
+        alarms = int((table["decision"] == "anomaly").sum())
+        print(f"{len(table)} clips judged, {alarms} alarms: {output}")
+        if not fitted.calibration.promised:
+            tell(fitted.calibration.promise)
+    failed = [reason for reason in table["error"] if reason]
+    if failed:
+        tell(*failed, f"{len(failed)} of {len(table)} clips could not be judged")
+        raise typer.Exit(DONE_WITH_GAPS)
+
+
+@app.command(epilog="Example: [bold]auscult explain pump.auscult strange.wav -o strange.png[/]")
+def explain(
+    model: ModelFile,
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The recording.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The picture (.png, .svg, .pdf). Default: CLIP.png here."),
+    ] = None,
+    mask: Annotated[
+        str,
+        typer.Option(
+            help="Hide these bins and predict them from the rest (anp, convcnp): frames:10-14, bands:60-70, "
+            "box:10-200x20-30, joined by commas."
+        ),
+    ] = "",
+) -> None:
+    """Draw where a clip sounds wrong: waveform, log-mel, anomaly map, score, decision."""
+    target = output or Path(f"{clip.stem}.png")
+    check_output(target)
+    from auscult.corpus import open_data
+    from auscult.evaluation import explanation, pictures
+    from auscult.evaluation.words import describe
+    from auscult.model import load
+
+    shown = explanation.explain(load(model), open_data(clip).clips()[0], mask)
+    pictures.save(pictures.draw(shown), target)
+    print(describe(shown.region, shown.relative))
+    for finding in shown.findings[:_FINDINGS]:
+        print(f"  {finding}")
+    print(f"Picture: {target}")

@@ -1,0 +1,63 @@
+"""Commands that read scores: evaluate, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from auscult.cli.options import check_output
+from auscult.cli.program import app
+from auscult.cli.say import print_evaluation
+
+
+@app.command(epilog="Example: [bold]auscult evaluate scores.csv --json[/]")
+def evaluate(
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="scores.csv, written by `auscult score`.")],
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Which clips are normal and which are not, where the scores do not say."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Also keep metrics and tables in a folder."),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="dcase2020 (one curve per ID) or pooled (per type).")] = "dcase2020",
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """AUC and pAUC per machine ID, per type and overall, with 95 % intervals."""
+    from auscult.corpus.truth import read_truth
+    from auscult.evaluation.folder import write_folder
+    from auscult.evaluation.protocol import evaluate as run_evaluate
+    from auscult.evaluation.scores import read_scores
+    from auscult.evaluation.truth import with_truth
+
+    table = read_scores(scores)
+    known = read_truth(truth) if truth is not None else None
+    evaluation = run_evaluate(table, truth=known, protocol=protocol, seed=seed)
+    if output is not None:
+        write_folder(output, with_truth(table, known)[0] if known is not None else table, evaluation)
+    if as_json:
+        print(evaluation.json())
+    else:
+        print_evaluation(evaluation)
+
+
+@app.command(epilog="Example: [bold]auscult report runs -o report.html[/]")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with scores.csv, and models beside it.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The page. Default: report.html in DIR.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the clips lie, if not where the scores say.")] = None,
+    top: Annotated[int, typer.Option(min=0, max=50, help="Most anomalous clips to show of each run.")] = 8,
+) -> None:
+    """Write one self-contained page: tables, curves, the strangest clips to see and hear."""
+    from auscult.evaluation.report import write_report
+
+    target = output or folder / "report.html"
+    check_output(target)
+    write_report(folder, target, data=data, top=top)
+    print(f"Report: {target}")
