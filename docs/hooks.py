@@ -59,17 +59,22 @@ def published(detector: str) -> str:
     from auscult.detectors.recipes import RECIPES
 
     rows = [recipe for recipe in RECIPES if recipe.detector == detector]
-    with_figures = [recipe for recipe in rows if recipe.published]
+    columns: dict[str, dict[str, tuple[float, float]]] = {}
+    for recipe in rows:
+        # A system whose settings differ by machine type is named "system, type" there: one column all the same.
+        system = recipe.system.removesuffix(f", {next(iter(recipe.published), '')}")
+        if recipe.published:
+            columns.setdefault(f"{system}: {recipe.source}", {}).update(recipe.published)
     text = ""
-    if with_figures:
-        types = list(dict.fromkeys(t for recipe in with_figures for t in recipe.published))
-        header = ("machine type", *(f"{recipe.system}: {recipe.source}" for recipe in with_figures))
-        body = [(t, *(_figures(recipe.published.get(t)) for recipe in with_figures)) for t in types]
-        text = _table(header, body)
+    if columns:
+        types = list(dict.fromkeys(t for figures in columns.values() for t in figures))
+        body = [(t, *(_figures(figures.get(t)) for figures in columns.values())) for t in types]
+        text = _table(("machine type", *columns), body)
     for recipe in rows:
         changes = ", ".join(f"`{key}={_json(value)}`" for key, value in recipe.settings.items())
         facts = [f"one model for each {recipe.scope}" if recipe.scope != "all" else "one model for all"]
         facts += [f"settings {changes}"] if changes else []
+        facts += [f"training clips of {', '.join(recipe.others)} as outliers"] if recipe.others else []
         facts += [recipe.note] if recipe.note else []
         text += f"\n- **{recipe.system}** ({recipe.source}): {'; '.join(facts)}."
     return text + "\n"

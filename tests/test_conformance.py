@@ -79,6 +79,7 @@ SMALL["mobilenetv2"] = {
     "batch_size": 16,
     "learning_rate": 3e-3,
 }
+SMALL["ensemble"] = {"members": ["knn", {"detector": "ae", "settings": SMALL["ae"]}]}
 SMALL["stgram"] = {"frames": 16, "form": 2023, "max_steps": 60, "batch_size": 16}
 
 RATE = 16_000

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from auscult.errors import AuscultError
+from auscult.nn.gamma import GammaLaw
 
 HELD_OUT_SHARE = 0.15
 FEWEST = 20
@@ -83,17 +84,12 @@ class Calibration:
     def _extrapolated(self) -> float | None:
         """The quantile of a gamma law fitted to the scores, never below the largest of them.
 
-        The gamma law is the challenge baselines'. It starts at zero where all scores are positive, else one
-        standard deviation below the least.
+        The gamma law is the challenge baselines'.
         """
         spread = float(self.scores.std())
         if self.n < 2 or spread == 0:
             return float(self.scores[-1])
-        from scipy import stats
-
-        start = 0.0 if self.scores[0] > 0 else float(self.scores[0]) - spread
-        shape, _, scale = stats.gamma.fit(self.scores - start, floc=0)
-        quantile = start + float(stats.gamma.isf(self.false_alarm_rate, shape, scale=scale))
+        quantile = GammaLaw.fit(self.scores).exceeded_by(self.false_alarm_rate)
         largest = float(self.scores[-1])
         return max(quantile, largest) if self._rank < 1 else quantile
 

@@ -120,7 +120,7 @@ def fit(
         "training": asdict(log) | {"losses": list(log.losses)},
     }
     calibration = Calibration(scores, false_alarm_rate, held_out=bool(held_out))
-    return Model(system, calibration, provenance, _usual(system, held_out or learnt), broken)
+    return Model(system, calibration, provenance, usual_map(system, held_out or learnt), broken)
 
 
 def check_request(
@@ -280,7 +280,7 @@ def _manifest_hash(clips: Sequence[Clip]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def _usual(system: Detector, clips: Sequence[Clip]) -> np.ndarray:
+def usual_map(system: Detector, clips: Sequence[Clip]) -> np.ndarray:
     """Mean anomaly map of healthy clips in each band, shape (n_mels,)."""
     some = clips[:: max(1, len(clips) // _MAPS_FOR_USUAL)][:_MAPS_FOR_USUAL]
     levels = map_in_order(lambda clip: system.anomaly_map(clip).mean(axis=1), some)

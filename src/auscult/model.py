@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,11 +159,19 @@ class Model:
             If a setting is unknown or learning depends on it, or a healthy clip cannot be judged.
         """
         detector = registry.rescored(self.detector, settings)
-        clips = self._kept_clips() if healthy is None else read_clips(healthy)
+        clips = self.kept_clips() if healthy is None else read_clips(healthy)
         calibration = Calibration(detector.score(clips), self.calibration.false_alarm_rate, held_out=bool(clips))
         return Model(detector, calibration, self.provenance, self.usual, self.unusable)
 
-    def _kept_clips(self) -> list[Clip]:
+    def has_learnt(self, path: str) -> bool:
+        """Whether the detector has learnt from this clip, wherever its folder lies now."""
+        return _tail(path) in self._learnt
+
+    @cached_property
+    def _learnt(self) -> set[tuple[str, ...]]:
+        return {_tail(path) for path in self.provenance.get("training_clips", [])}
+
+    def kept_clips(self) -> list[Clip]:
         """The clips kept for calibration, if all are where they were."""
         paths = self.provenance.get("calibration_clips", [])
         there = bool(paths) and all(os.path.isfile(path) for path in paths)
@@ -262,6 +272,11 @@ def read_clips(data: Data, *, rate: int | None = None) -> list[Clip]:
 
 def _one(path: str | os.PathLike[str]) -> Clip:
     return open_data(path).clips()[0]
+
+
+def _tail(path: str) -> tuple[str, ...]:
+    """The last folders and the name: the same clip may be reached from elsewhere."""
+    return Path(os.path.abspath(path)).parts[-4:]
 
 
 def _version() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,13 +140,7 @@ def machine_of(clip: Clip) -> str:
 
 def already_learnt(model: Model, manifest: Manifest) -> int:
     """How many of the clips the model was fitted on: their scores flatter it."""
-    learnt = {_tail(path) for path in model.provenance.get("training_clips", [])}
-    return sum(_tail(path) in learnt for path in manifest.table["path"])
-
-
-def _tail(path: str) -> tuple[str, ...]:
-    """The last folders and the name: the same clip may be reached from elsewhere."""
-    return Path(os.path.abspath(path)).parts[-4:]
+    return sum(map(model.has_learnt, manifest.table["path"]))
 
 
 class _Notes:

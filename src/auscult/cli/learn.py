@@ -1,16 +1,19 @@
-"""Commands that make model files: fit."""
+"""Commands that make model files: fit, ensemble."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from auscult.cli.options import Data, Layout, MachineID, MachineType, Threads, check_output, parse_settings
 from auscult.cli.program import app
 from auscult.cli.say import report_broken, tell
+
+if TYPE_CHECKING:
+    from auscult.model import Model
 
 
 @app.command(
@@ -90,8 +93,57 @@ def fit(
     facts = model.provenance
     print(f"{model.detector.name} learnt from {facts['n_training_clips']} clips: {target}")
     tell(*facts["notes"], *(str(one.message) for one in warned if one.category is UserWarning))
-    if model.calibration.promised:
-        print(model.calibration.promise[0].upper() + model.calibration.promise[1:])
-    else:
-        tell(model.calibration.promise)
+    _print_promise(model)
     report_broken(model.unusable)
+
+
+@app.command(
+    epilog="Examples: [bold]auscult ensemble bank.auscult ae.auscult -o both.auscult[/] · "
+    "[bold]auscult ensemble *.auscult --rule mean --data healthy -o all.auscult[/]"
+)
+def ensemble(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL…", help="Model files, two or more.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model file of them all.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Healthy clips that none has learnt from. Default: those all kept for calibration."
+        ),
+    ] = None,
+    scaling: Annotated[str, typer.Option(help="gamma, rank or raw: how scores are brought to one scale.")] = "gamma",
+    rule: Annotated[str, typer.Option(help="probability, mean, product or max: how combined.")] = "probability",
+    scaled_by: Annotated[
+        str, typer.Option(help="all, machine-type or machine: whose healthy clips make one scale.")
+    ] = "all",
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(help="Share of healthy clips that may raise an alarm. Default: the first model's."),
+    ] = None,
+) -> None:
+    """Make one model of several: what many find strange, each by its own lights, is stranger."""
+    check_output(output)
+    from auscult.detectors.ensemble import flat
+    from auscult.ensembling import combine
+    from auscult.model import load
+
+    made = combine(
+        [load(model) for model in models],
+        data,
+        scaling=scaling,
+        rule=rule,
+        scaled_by=scaled_by,
+        false_alarm_rate=false_alarm_rate,
+    )
+    made.save(output)
+    names = ", ".join(member.name for member in flat([made.detector]))
+    print(f"ensemble of {names}: {output}")
+    _print_promise(made)
+    report_broken(made.unusable)
+
+
+def _print_promise(model: Model) -> None:
+    promise = model.calibration.promise
+    if model.calibration.promised:
+        print(promise[0].upper() + promise[1:])
+    else:
+        tell(promise)

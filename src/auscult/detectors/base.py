@@ -74,7 +74,7 @@ class Detector(ABC):
     name: ClassVar[str]
     family: ClassVar[str]
     paper: ClassVar[str]
-    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.NORMALS})
+    needs: frozenset[Needs] = frozenset({Needs.NORMALS})
     exports: ClassVar[bool] = False
     Config: ClassVar[type[DetectorConfig]] = DetectorConfig
     scorings: ClassVar[frozenset[str]] = frozenset()

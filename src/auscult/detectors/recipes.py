@@ -2,45 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import nan
-from typing import Any
+from auscult.detectors.recipe import Recipe
+from auscult.detectors.recipes_inoue import SYSTEMS
 
-Figures = Mapping[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One system of one paper.
-
-    Attributes
-    ----------
-    detector : str
-        Name in the registry.
-    system : str
-        What the paper calls it.
-    source : str
-        Where the figures stand.
-    settings : mapping
-        What differs from `--preset paper`.
-    scope : {"type", "id", "all"}
-        What one model is fitted on.
-    published : mapping of str to (float, float)
-        AUC and pAUC in percent on the DCASE 2020 development test set, by machine type.
-    note : str
-    """
-
-    detector: str
-    system: str
-    source: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    scope: str = "type"
-    published: Figures = field(default_factory=dict)
-    note: str = ""
-
-
-_INOUE = "chosen on the test clips by its authors; additional training clips too; no pAUC is published"
 _PRIMUS = "published only as bars of a figure; all other machines given as outliers"
 
 RECIPES: tuple[Recipe, ...] = (
@@ -233,44 +197,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe("bank", "memory bank", "ours", note="nothing published: the default where no labels are"),
     Recipe("knn", "nearest neighbours", "ours", note="nothing published: the bar that networks must clear"),
-    Recipe(
-        "id-classifier",
-        "system (iii), ToyCar",
-        "Inoue et al. 2020, Tables 2 and 3a",
-        published={"ToyCar": (92.48, nan)},
-        note=f"the IDs of ToyConveyor are classes too, as outliers; {_INOUE}",
-    ),
-    Recipe(
-        "id-classifier",
-        "system (iii), ToyConveyor",
-        "Inoue et al. 2020, Tables 2 and 3a",
-        settings={"centre_weight": 0.2},
-        published={"ToyConveyor": (76.9, nan)},
-        note=_INOUE,
-    ),
-    Recipe(
-        "id-classifier",
-        "system (iii), fan and slider",
-        "Inoue et al. 2020, Tables 2 and 3a",
-        published={"fan": (89.13, nan), "slider": (99.31, nan)},
-        note=f"the IDs of all of fan, pump, slider, valve are classes, the other types' as outliers; {_INOUE}",
-    ),
-    Recipe(
-        "id-classifier",
-        "system (iii), pump",
-        "Inoue et al. 2020, Tables 2 and 3a",
-        settings={"input": "clip", "centre_weight": 0.0075},
-        published={"pump": (91.6, nan)},
-        note=f"the IDs of all six types are classes, the other types' as outliers; {_INOUE}",
-    ),
-    Recipe(
-        "id-classifier",
-        "system (iii), valve",
-        "Inoue et al. 2020, Tables 2 and 3a",
-        settings={"model": "inouet18", "input": "clip", "centre_weight": 0.15, "batch_size": 256},
-        published={"valve": (99.53, nan)},
-        note=f"the IDs of all six types are classes, the other types' as outliers; {_INOUE}",
-    ),
+    *SYSTEMS,
     Recipe(
         "proxy-outlier",
         "proxy outliers, same type (a)",
@@ -363,18 +290,5 @@ RECIPES: tuple[Recipe, ...] = (
         },
         note="which variant the figures are of is not stated; the plain head is taken for it",
     ),
-    Recipe(
-        "augmentation-classifier",
-        "system (iv)",
-        "Inoue et al. 2020, Table 3a",
-        published={
-            "ToyCar": (91.37, nan),
-            "ToyConveyor": (79.45, nan),
-            "fan": (81.27, nan),
-            "pump": (90.44, nan),
-            "slider": (98.08, nan),
-            "valve": (98.81, nan),
-        },
-        note="additional training clips too; no pAUC is published",
-    ),
+    Recipe("ensemble", "ensemble", "ours", note="any detectors; nothing published of the default members"),
 )
