@@ -26,8 +26,13 @@ def fit(
         Path | None, typer.Option("-o", "--output", help="The model file. Default: named after DATA.")
     ] = None,
     detector: Annotated[
-        str, typer.Option("-d", "--detector", help="Which detector; `auscult detectors` lists them.")
-    ] = "bank",
+        str | None,
+        typer.Option(
+            "-d",
+            "--detector",
+            help="Which detector (`auscult detectors`). Default: what `auscult doctor` says.",
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="quick (minutes on a laptop) or paper.")] = "quick",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")
@@ -51,12 +56,18 @@ def fit(
     check_output(target)
     chosen = parse_settings(settings)
     from auscult.corpus import open_data
-    from auscult.fitting import check_request, is_done
+    from auscult.doctor.advice import recommend
+    from auscult.fitting import check_request, is_done, training_clips
     from auscult.fitting import fit as run_fit
 
-    check_request(detector, preset, chosen, false_alarm_rate, budget, device)
-
+    if detector is not None:  # before a recording is looked at
+        check_request(detector, preset, chosen, false_alarm_rate, budget, device)
     manifest = open_data(data, layout=layout)
+    if detector is None:
+        advice = recommend(training_clips(manifest, machine_type=machine_type, machine_id=machine_id))
+        detector = advice.detector
+        check_request(detector, preset, chosen, false_alarm_rate, budget, device)
+        tell(f"no detector was named; {detector}, because {advice.why}")
     n_types = len(manifest.select(machine_type=machine_type, machine_id=machine_id).machine_types)
     tell(*manifest.notes)
     if n_types > 1:

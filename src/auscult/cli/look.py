@@ -1,4 +1,4 @@
-"""Commands that look at data and at what there is: demo, detectors, index, cache."""
+"""Commands that look at data and at what there is: demo, doctor, detectors, index, cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from auscult.cli.options import Data, Layout, check_output
+from auscult.cli.options import Data, Layout, MachineID, MachineType, check_output
 from auscult.cli.program import app
 from auscult.cli.say import print_evaluation, print_rich
 from auscult.errors import AuscultError
@@ -76,6 +76,24 @@ def index(
     if output is not None:
         manifest.write(output)
         print(f"Manifest of {len(manifest)} clips: {output}")
+
+
+@app.command(epilog="Example: [bold]auscult doctor recordings[/]")
+def doctor(
+    data: Data,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    machine_type: MachineType = None,
+    machine_id: MachineID = None,
+    layout: Layout = "auto",
+) -> None:
+    """Say what recordings are like, what could mislead a detector, and which detector to use."""
+    import json
+
+    from auscult.corpus import open_data
+    from auscult.doctor.examination import examine
+
+    found = examine(open_data(data, layout=layout).select(machine_type=machine_type, machine_id=machine_id))
+    print(json.dumps(found.facts(), indent=2) if as_json else "\n".join(found.lines()))
 
 
 @app.command(epilog="Examples: [bold]auscult cache[/] · [bold]auscult cache clear[/]")
