@@ -23,7 +23,7 @@ from conftest import machine_sound
 
 RATE = 16_000
 TINY = {"kernels": 2, "widths": [4, 6, 4]}
-SCORINGS = list(product(("rrc", "idnn", "boot"), ("likelihood", "mse")))
+SCORINGS = list(product(("rrc", "idnn", "boot"), ("likelihood", "mse", "surprise")))
 
 
 def clip(samples: np.ndarray, name: str = "clip") -> Clip:

@@ -52,9 +52,12 @@ class NeuralProcessConfig(WindowedConfig):
         What is hidden when a clip is scored (2.2): the centre frame; three draws of one or two frames and up to
         two bands, the same for every window of every clip; or the two bands and the frame that a first pass
         found hardest. The default is, with `score_by`, the best on average in Table 1.
-    score_by : {"mse", "likelihood"}
+    score_by : {"mse", "likelihood", "surprise"}
         Squared error in dB, or negative log-likelihood (equation 7), of the hidden bins; the mean over them, so
         that the three draws of "rrc" weigh the same whatever they hide. "boot" chooses by likelihood in any case.
+        "surprise" is ours: the likelihood less its greatest possible value, (y - mean)^2 / (2 sigma^2). Bins that are
+        hard to predict on a healthy machine too, such as those at the beginning of a stroke, then count no more than
+        others, so that a stroke which fails does not pass for a quiet second.
     score_hop : int
         Frames between the windows that are scored. 1 is the paper's; every second costs half.
 
@@ -70,7 +73,9 @@ class NeuralProcessConfig(WindowedConfig):
     cool_down: float = Field(default=0.0, ge=0, le=1, description="share of max_steps with a rate that falls to zero")
     autoclip: float | None = Field(default=10.0, ge=0, le=100, description="percentile of adaptive gradient clipping")
     masking: Literal["idnn", "rrc", "boot"] = Field(default="idnn", description="what is hidden in scoring")
-    score_by: Literal["mse", "likelihood"] = Field(default="mse", description="squared error or likelihood")
+    score_by: Literal["mse", "likelihood", "surprise"] = Field(
+        default="mse", description="squared error, likelihood, or how far below its greatest the likelihood is"
+    )
     score_hop: PositiveInt = Field(default=1, description="frames between the windows that are scored")
 
     _frames = field_validator("frames")(with_a_centre)
@@ -192,6 +197,8 @@ class NeuralProcess(WindowedDetector):
         predicted, values = self._predict(windows, partition)
         if self.config.score_by == "likelihood":
             return predicted.nll(values)
+        if self.config.score_by == "surprise":
+            return predicted.surprise(values)
         return (values - mean_of(predicted)).square()
 
     def _predict(self, windows: torch.Tensor, partition: Partition) -> tuple[Mixture, torch.Tensor]:

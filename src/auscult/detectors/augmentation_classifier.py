@@ -14,7 +14,8 @@ from torch import nn
 
 from auscult.corpus.clip import Clip
 from auscult.detectors.base import DetectorConfig
-from auscult.detectors.classifier import ClassifierConfig, ClassifierDetector, machine_of
+from auscult.detectors.classifier import ClassifierConfig, ClassifierDetector
+from auscult.detectors.machines import machine_of
 from auscult.detectors.registry import register
 from auscult.detectors.variants import VariantFrontEnd, require_stretching
 from auscult.errors import AuscultError

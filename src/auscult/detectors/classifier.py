@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,19 +11,16 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 
 from auscult.corpus.clip import Clip
-from auscult.detectors.base import Detector, DetectorConfig, require_fitted
+from auscult.detectors.base import DetectorConfig, require_fitted
 from auscult.detectors.learner import Learner, learner_loss
+from auscult.detectors.machines import MachineDetector
 from auscult.detectors.segments import LabelledSegments, Segmentation
-from auscult.errors import AudioError, AuscultError
 from auscult.nn.attribution import integrated_gradients
 from auscult.nn.centre_loss import CentreLoss
 from auscult.nn.classifiers import CLASSIFIERS, Heard
 from auscult.nn.confidence import log_odds_against
 from auscult.nn.standardise import band_statistics
 from auscult.training import Plan, Run, TrainingLog, train
-
-Machine = tuple[str, str]
-"""Machine type and ID."""
 
 _SEGMENTS_AT_ONCE = 32
 """Bounds the memory of a long clip; a ten-second one is one batch."""
@@ -62,7 +59,7 @@ class ClassifierConfig(DetectorConfig):
     max_steps: PositiveInt | None = Field(default=None, description="end after so many steps")
 
 
-class ClassifierDetector(Detector):
+class ClassifierDetector(MachineDetector):
     """A classifier of segments; what it does not take for what it should be is strange.
 
     A subclass says what the classes are, and makes a clip's score of the logits of its segments.
@@ -73,11 +70,6 @@ class ClassifierDetector(Detector):
     config: ClassifierConfig
     papers_classes: ClassVar[int]
     """How many classes are counted with before there are any data."""
-
-    def __init__(self, config: DetectorConfig | None = None) -> None:
-        super().__init__(config)
-        self.network: Confident | None = None
-        self.machines: list[Machine] = []
 
     @property
     def classes_a_machine(self) -> int:
@@ -94,10 +86,9 @@ class ClassifierDetector(Detector):
         """A sixth of a segment, and what the network needs; a clip shorter than a segment is repeated. Ours."""
         return max(CLASSIFIERS[self.config.model].min_frames, self.config.frames // 6)
 
-    def n_parameters(self) -> int:
-        """Trainable parameters of the network, of the paper's for the most classes before there are any data."""
-        n_classes = len(self.machines) * self.classes_a_machine or self.papers_classes
-        return sum(p.numel() for p in self._build(n_classes).parameters())
+    def build(self) -> Confident:
+        """A new network for the machines there are, or for as many as the paper has before there are any data."""
+        return self._build(len(self.machines) * self.classes_a_machine or self.papers_classes)
 
     # Learning -----------------------------------------------------------------------------------
 
@@ -199,24 +190,9 @@ class ClassifierDetector(Detector):
         return folded.clamp(min=0)
 
     def class_of(self, clip: Clip) -> int:
-        """The number of a clip's machine; if there is one only, that.
-
-        Raises
-        ------
-        AudioError
-            If there was no such machine in training.
-        """
+        """The number of a clip's machine; if there is one only, that."""
         self._fitted()
-        if len(self.machines) == 1:
-            return 0
-        machine = machine_of(clip)
-        if machine not in self.machines:
-            known = ", ".join(" ".join(one) for one in self.machines)
-            raise AudioError(
-                f"{clip.path}: {self.name} has not learnt a machine {' '.join(machine)}",
-                f"say which of {known} it is, in a manifest, or fit with its clips too",
-            )
-        return self.machines.index(machine)
+        return 0 if len(self.machines) == 1 else super().class_of(clip)
 
     def _images(self, rows: torch.Tensor, starts: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Segments as images, (batch, n_mels, n_frames), some at a time, with where they begin."""
@@ -227,30 +203,8 @@ class ClassifierDetector(Detector):
 
     def _fitted(self) -> Confident:
         require_fitted(self.network, self.name)
-        assert self.network is not None
+        assert isinstance(self.network, Confident)
         return self.network
-
-    # Keeping ------------------------------------------------------------------------------------
-
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Weights, the classes' usual levels, and the machines they belong to."""
-        return dict(self._fitted().state_dict()), {"machines": [list(machine) for machine in self.machines]}
-
-    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        """Load weights into a new network for the machines it was fitted on.
-
-        Raises
-        ------
-        AuscultError
-            If the tensors are not this network's.
-        """
-        try:
-            machines = [(str(kind), str(number)) for kind, number in facts["machines"]]
-            network = self._build(len(machines) * self.classes_a_machine)
-            network.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise AuscultError(f"the model's tensors do not fit {self.name}", "fit it again") from error
-        self.network, self.machines = network.eval(), machines
 
 
 class Confident(nn.Module):
@@ -271,11 +225,6 @@ class Confident(nn.Module):
         self.classify = classify
         self.register_buffer("lowest", torch.zeros(n_classes, n_mels))
         self.register_buffer("highest", torch.zeros(n_classes, n_mels))
-
-
-def machine_of(clip: Clip) -> Machine:
-    """Type and ID of a clip's machine."""
-    return clip.machine_type, clip.machine_id
 
 
 def _where(spectra: Sequence[np.ndarray], chosen: np.ndarray) -> list[np.ndarray]:

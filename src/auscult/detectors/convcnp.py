@@ -131,6 +131,7 @@ class ConvCNP(NeuralProcess):
             "warm_up_steps": 300,
             "cool_down": 0.9,
             "score_hop": 2,
+            "score_by": "surprise",
         },
     }
 

@@ -12,8 +12,9 @@ from pydantic import Field, PositiveInt
 
 from auscult.corpus.clip import Clip
 from auscult.detectors.base import DetectorConfig, Needs
-from auscult.detectors.classifier import ClassifierConfig, ClassifierDetector, Machine, machine_of
+from auscult.detectors.classifier import ClassifierConfig, ClassifierDetector
 from auscult.detectors.learner import Learner
+from auscult.detectors.machines import Machine, machine_of
 from auscult.detectors.registry import register
 from auscult.detectors.segments import Segmentation
 from auscult.errors import AuscultError
@@ -144,14 +145,9 @@ class IdClassifier(ClassifierDetector):
         require_clips(logmels)
         long_enough = [k for k, spectrum in enumerate(logmels.spectra) if len(spectrum) >= self.min_frames]
         spectra = [logmels.spectra[k] for k in long_enough]
-        owners = [machine_of(logmels.clips[k]) for k in long_enough]
-        machines = sorted(set(owners))
-        if len(machines) < 2:
-            raise AuscultError(
-                f"{self.name} learns what tells machine IDs apart, and all {len(owners)} clips are of one",
-                "give clips of several IDs (in a manifest, or with --outliers DATA); knn, ae and pae need one only",
-            )
-        labels = np.array([machines.index(owner) for owner in owners])
+        clips = [logmels.clips[k] for k in long_enough]
+        machines = self.several_machines(clips)
+        labels = np.array([machines.index(machine_of(clip)) for clip in clips])
         aside = set_aside(labels, self.config.validation_share, seed)
         log, learner = self.learn(spectra, labels, aside, budget, seed, run)
         self.machines = machines

@@ -12,10 +12,8 @@ from torch import nn
 
 from auscult.corpus.clip import Clip
 from auscult.detectors.base import DetectorConfig, Needs, require_fitted
-from auscult.detectors.classifier import Machine, machine_of
-from auscult.detectors.network import NetworkDetector
+from auscult.detectors.machines import MachineDetector, machine_of
 from auscult.detectors.registry import register
-from auscult.errors import AudioError, AuscultError
 from auscult.nn import tiles
 from auscult.nn.aggregation import aggregate, check_aggregation
 from auscult.nn.attribution import integrated_gradients
@@ -71,7 +69,7 @@ class MobileNetV2Config(DetectorConfig):
 
 
 @register
-class MobileNetV2Detector(NetworkDetector):
+class MobileNetV2Detector(MachineDetector):
     """Classifies windows by the machine ID they were recorded of.
 
     One model for the IDs of a machine type, and for those of the outliers if there are any. Images of 64 frames by
@@ -107,10 +105,6 @@ class MobileNetV2Detector(NetworkDetector):
         # of thousands, and statistics that keep up with it.
         "quick": {"hop": 16, "learning_rate": 1e-3, "momentum": 0.1, "epochs": 1000, "max_steps": 250},
     }
-
-    def __init__(self, config: DetectorConfig | None = None) -> None:
-        super().__init__(config)
-        self.machines: list[Machine] = []
 
     def build(self) -> Judge:
         """A new network, for as many machines as there are."""
@@ -158,14 +152,9 @@ class MobileNetV2Detector(NetworkDetector):
     def _examples(self, logmels: LogMels) -> _Labelled:
         """Windows with the numbers of their machines, which are found on the way."""
         long_enough = [k for k, spectrum in enumerate(logmels.spectra) if len(spectrum) >= self.config.frames]
-        owners = [machine_of(logmels.clips[k]) for k in long_enough]
-        self.machines = sorted(set(owners))
-        if len(self.machines) < 2:
-            raise AuscultError(
-                f"{self.name} learns what tells machine IDs apart, and all {len(owners)} clips are of one",
-                "give clips of several IDs (in a manifest, or with --outliers DATA); knn, ae and pae need one only",
-            )
-        labels = [self.machines.index(owner) for owner in owners]
+        clips = [logmels.clips[k] for k in long_enough]
+        self.machines = self.several_machines(clips)
+        labels = [self.class_of(clip) for clip in clips]
         spectra = [logmels.spectra[k] for k in long_enough]
         hop, frames = self.config.train_hop, self.config.frames
         counts = [(len(spectrum) - frames) // hop + 1 for spectrum in spectra]
@@ -187,28 +176,6 @@ class MobileNetV2Detector(NetworkDetector):
     def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:
         """Each bin's share in what speaks against the likeliest machine."""
         return self._map(logmel, self._likeliest(logmel))
-
-    def logmel(self, clip: Clip) -> torch.Tensor:
-        """The log-mel that the detector hears; see `Detector.logmel`."""
-        self._fitted()
-        return super().logmel(clip)
-
-    def class_of(self, clip: Clip) -> int:
-        """The number of a clip's machine.
-
-        Raises
-        ------
-        AudioError
-            If there was no such machine in training.
-        """
-        machine = machine_of(clip)
-        if machine not in self.machines:
-            known = ", ".join(" ".join(one) for one in self.machines)
-            raise AudioError(
-                f"{clip.path}: {self.name} has not learnt a machine {' '.join(machine)}",
-                f"say which of {known} it is, in a manifest, or fit with its clips too",
-            )
-        return self.machines.index(machine)
 
     def _score(self, logmel: torch.Tensor, own: int) -> float:
         odds = torch.cat([log_odds_against(logits, own) for logits in self._logits(logmel)])
@@ -241,18 +208,6 @@ class MobileNetV2Detector(NetworkDetector):
         require_fitted(self.network, self.name)
         assert isinstance(self.network, Judge)
         return self.network
-
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The network's weights, and the machines it knows."""
-        return super().state()[0], {"machines": [list(machine) for machine in self.machines]}
-
-    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        """Load weights into a new network for the machines it was fitted on; see `NetworkDetector.restore`."""
-        try:
-            self.machines = [(str(kind), str(number)) for kind, number in facts["machines"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise AuscultError(f"the model's tensors do not fit {self.name}", "fit it again") from error
-        super().restore(tensors, facts)
 
 
 class Judge(nn.Module):

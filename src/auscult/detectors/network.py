@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from auscult.corpus.clip import Clip
 from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.errors import AuscultError
 
@@ -39,6 +40,11 @@ class NetworkDetector(Detector):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return self.build()
+
+    def logmel(self, clip: Clip) -> torch.Tensor:
+        """The log-mel that the detector hears, once it is fitted; see `Detector.logmel`."""
+        require_fitted(self.network, self.name)
+        return super().logmel(clip)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The network's weights and running statistics."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from torch import nn
 
 from auscult.corpus.clip import Clip
@@ -18,7 +18,7 @@ from auscult.errors import AuscultError
 from auscult.nn import tiles
 from auscult.nn.aggregation import aggregate, check_aggregation
 from auscult.nn.attribution import integrated_gradients
-from auscult.nn.resnet import MIN_SIDE, ResNet
+from auscult.nn.resnet import MIN_SIDE, STRIDE, ResNet
 from auscult.nn.schedules import Schedule
 from auscult.nn.usual import UsualLevels
 from auscult.store import Store, require_clips
@@ -42,6 +42,8 @@ class ProxyOutlierConfig(DetectorConfig):
         Frames in a window.
     hop : int
         Frames between two windows that a clip is scored by; the last one ends with the clip.
+    shared : bool
+        Whether overlapping windows share their convolutions: one pass over the clip, an approximation. Ours.
     blocks : {"4/1/2", "4/4/4"}
         Residual blocks of the three stages: those of the authors' program, or of their text.
     width : int
@@ -61,6 +63,7 @@ class ProxyOutlierConfig(DetectorConfig):
     frames: int = Field(default=256, ge=MIN_SIDE, description="frames in a window")
     hop: PositiveInt = Field(default=1, description="frames between two windows of a clip")
     aggregation: str = Field(default="mean", description="from window scores to the clip's score")
+    shared: bool = Field(default=False, description="one pass over the clip in place of overlapping windows")
     blocks: Literal["4/1/2", "4/4/4"] = Field(default="4/1/2", description="residual blocks of the three stages")
     width: PositiveInt = Field(default=64, description="channels of the first stage")
     receptive_field: Literal[87, 103] = Field(default=87, description="bands and frames that one place hears")
@@ -76,6 +79,12 @@ class ProxyOutlierConfig(DetectorConfig):
     max_steps: PositiveInt | None = Field(default=None, description="end after so many steps")
 
     _aggregation = field_validator("aggregation")(check_aggregation)
+
+    @model_validator(mode="after")
+    def _one_pass_is_a_mean(self) -> Self:
+        if self.shared and self.aggregation != "mean":
+            raise ValueError("shared=true has no scores of windows to aggregate; leave aggregation at mean")
+        return self
 
 
 @register
@@ -118,7 +127,7 @@ class ProxyOutlier(NetworkDetector):
     needs = frozenset({Needs.NORMALS, Needs.OUTLIERS})
     Config: ClassVar[type[DetectorConfig]] = ProxyOutlierConfig
     config: ProxyOutlierConfig
-    scorings: ClassVar[frozenset[str]] = frozenset({"hop", "aggregation"})
+    scorings: ClassVar[frozenset[str]] = frozenset({"hop", "aggregation", "shared"})
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         # Ours: two minutes on one core. The same network on shorter windows and smaller batches, and ten
@@ -199,6 +208,10 @@ class ProxyOutlier(NetworkDetector):
     def score_logmel(self, logmel: torch.Tensor) -> float:
         """Logits of the windows, aggregated over the clip."""
         network = self._fitted()
+        if self.config.shared:
+            places = network.network.places(logmel.T[None])[0].mean(0)
+            shares = tiles.shares_of_places(len(logmel), self.config.frames, self.config.hop, STRIDE, len(places))
+            return float((places.double() * shares).sum())
         starts = tiles.starts(len(logmel), self.config.frames, self.config.hop)
         logits = [
             network(tiles.windows(logmel, starts[first : first + _WINDOWS_AT_ONCE], self.config.frames))
@@ -215,11 +228,6 @@ class ProxyOutlier(NetworkDetector):
             window = tiles.windows(logmel, [start], frames)
             shares.append(integrated_gradients(network, window, network.usual(window), _MAP_STEPS))
         return tiles.overlapped_mean(torch.cat(shares).clamp(min=0), starts, len(logmel))
-
-    def logmel(self, clip: Clip) -> torch.Tensor:
-        """The log-mel that the detector hears; see `Detector.logmel`."""
-        self._fitted()
-        return super().logmel(clip)
 
     def _fitted(self) -> Judge:
         require_fitted(self.network, self.name)

@@ -14,10 +14,9 @@ from torch import nn
 
 from auscult.corpus.clip import Clip
 from auscult.detectors.base import DetectorConfig, Needs, require_fitted
-from auscult.detectors.classifier import Machine, machine_of
-from auscult.detectors.network import NetworkDetector
+from auscult.detectors.machines import MachineDetector
 from auscult.detectors.registry import register
-from auscult.errors import AudioError, AuscultError
+from auscult.errors import AuscultError
 from auscult.features import FrontEnd
 from auscult.nn import tiles
 from auscult.nn.arcface import ArcFace
@@ -73,7 +72,7 @@ class STgramConfig(DetectorConfig):
 
 
 @register
-class STgram(NetworkDetector):
+class STgram(MachineDetector):
     """Classifies clips by type and machine ID, hearing the waveform as well as the log-mel.
 
     One model for all machines, those of the outliers included if there are any. The first ten seconds of a clip:
@@ -113,10 +112,6 @@ class STgram(NetworkDetector):
         # there are a hundred steps and not tens of thousands.
         "quick": {"frames": 63, "batch_size": 16, "learning_rate": 1e-3, "epochs": 1000, "max_steps": 120},
     }
-
-    def __init__(self, config: DetectorConfig | None = None) -> None:
-        super().__init__(config)
-        self.machines: list[Machine] = []
 
     def build(self) -> nn.Module:
         """A new network, for as many machines as there are."""
@@ -171,13 +166,8 @@ class STgram(NetworkDetector):
         """Clips with the numbers of their machines, which are found on the way."""
         long_enough = [k for k, spectrum in enumerate(logmels.spectra) if len(spectrum) >= self.config.frames]
         clips = [logmels.clips[k] for k in long_enough]
-        self.machines = sorted({machine_of(clip) for clip in clips})
-        if len(self.machines) < 2:
-            raise AuscultError(
-                f"{self.name} learns what tells machine IDs apart, and all {len(clips)} clips are of one",
-                "give clips of several IDs (in a manifest, or with --outliers DATA); knn, ae and pae need one only",
-            )
-        labels = [self.machines.index(machine_of(clip)) for clip in clips]
+        self.machines = self.several_machines(clips)
+        labels = [self.class_of(clip) for clip in clips]
         spectra = [logmels.spectra[k] for k in long_enough]
         return _Labelled(clips, spectra, labels, self.front_end, self.config.frames, self.config.batch_size)
 
@@ -218,46 +208,10 @@ class STgram(NetworkDetector):
         """Refuse: there is no map without the waveform."""
         raise AuscultError("stgram hears the waveform too, not the log-mel alone", "ask for the map of the clip")
 
-    def logmel(self, clip: Clip) -> torch.Tensor:
-        """The log-mel that the detector hears; see `Detector.logmel`."""
-        self._fitted()
-        return super().logmel(clip)
-
-    def class_of(self, clip: Clip) -> int:
-        """The number of a clip's machine.
-
-        Raises
-        ------
-        AudioError
-            If there was no such machine in training.
-        """
-        machine = machine_of(clip)
-        if machine not in self.machines:
-            known = ", ".join(" ".join(one) for one in self.machines)
-            raise AudioError(
-                f"{clip.path}: {self.name} has not learnt a machine {' '.join(machine)}",
-                f"say which of {known} it is, in a manifest, or fit with its clips too",
-            )
-        return self.machines.index(machine)
-
     def _fitted(self) -> STgramNetwork:
         require_fitted(self.network, self.name)
         assert isinstance(self.network, STgramNetwork)
         return self.network
-
-    # Keeping ------------------------------------------------------------------------------------
-
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The network's weights, and the machines it knows."""
-        return super().state()[0], {"machines": [list(machine) for machine in self.machines]}
-
-    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        """Load weights into a new network for the machines it was fitted on; see `NetworkDetector.restore`."""
-        try:
-            self.machines = [(str(kind), str(number)) for kind, number in facts["machines"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise AuscultError(f"the model's tensors do not fit {self.name}", "fit it again") from error
-        super().restore(tensors, facts)
 
 
 class _Labelled:

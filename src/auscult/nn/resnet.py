@@ -15,7 +15,7 @@ _FIRST_BLOCKS = ((3, 1), (3, 3), (3, 3))
 _POOLED_AFTER = (0, 1, 3)
 """Blocks of the first stage that a max-pooling follows."""
 
-_STRIDE = 16
+STRIDE = 16
 """Of the whole network: the first convolution's 2, and three poolings."""
 
 
@@ -93,7 +93,7 @@ class ResNet(nn.Module):
         return outputs[:, 0]
 
 
-MIN_SIDE = _STRIDE + 1
+MIN_SIDE = STRIDE + 1
 """Bands and frames from which on something is left after the last pooling."""
 
 

@@ -24,6 +24,36 @@ def windows(logmel: torch.Tensor, starts: Sequence[int], length: int) -> torch.T
     return logmel.unfold(0, length, 1)[list(starts)].transpose(1, 2).contiguous()
 
 
+def shares_of_places(n_frames: int, length: int, hop: int, stride: int, n_places: int) -> torch.Tensor:
+    """How much each place of a convolutional network's map of a whole clip counts, in place of windows of it.
+
+    A network's map of a window has a place for every `stride` frames. Laid at the window's start, these fall between
+    places of the map of the whole clip, and are interpolated.
+
+    Parameters
+    ----------
+    n_frames, length, hop : int
+        Frames in the clip, in a window, and between the starts of two.
+    stride : int
+        Frames from one place to the next.
+    n_places : int
+        In the map of the clip.
+
+    Returns
+    -------
+    Tensor, shape (n_places,)
+        The mean over windows of the mean over their places, as weights that sum to 1.
+    """
+    places = torch.arange(length // stride)
+    at = (torch.tensor(starts(n_frames, length, hop))[:, None] / stride + places).flatten().clamp(max=n_places - 1)
+    below = at.floor().long()
+    above = (below + 1).clamp(max=n_places - 1)
+    shares = torch.zeros(n_places)
+    shares.index_add_(0, below, 1 - (at - below))
+    shares.index_add_(0, above, at - below)
+    return shares / shares.sum()
+
+
 def overlapped_mean(maps: torch.Tensor, starts: Sequence[int], n_frames: int) -> torch.Tensor:
     """Map of a clip from those of windows that cover it, averaged where they overlap.
 
