@@ -1,14 +1,16 @@
 """Detectors that train a network, against their arithmetic floor: windows a second, ratio to the floor, peak memory.
 
-python benchmarks/family.py                      # every detector that reconstructs or estimates density
+python benchmarks/family.py                      # every detector that trains a network
+python benchmarks/family.py --family density
 python benchmarks/family.py anp pae              # some
 python benchmarks/family.py --preset quick
 
 The floor is the arithmetic that the network does (torch's own count of matrix products, convolutions and attention)
-over the rate that torch's matrix product reaches in the same run, in turns with it: what no program on this machine
-could beat without fewer operations. Activations, norms and copies are not counted, though they take time.
-One thread, and its own time alone counts, so that a busy machine disturbs little. Training steps have the preset's
-batch, but at most 128 windows, so that the large networks fit the patience of a benchmark.
+over the rate that torch's matrix product reaches in the same run, or for classifiers its convolution, in turns with
+it: what no program on this machine could beat without fewer operations. Activations, norms and copies are not
+counted, though they take time. One thread, and its own time alone counts, so that a busy machine disturbs little.
+Training steps have the preset's batch, but at most 128 windows, of classifiers 32, so that the large networks fit the
+patience of a benchmark.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -38,9 +40,12 @@ from auscult.features import FrontEnd
 from auscult.store import LogMels, Store
 
 Shape = tuple[int, ...]
-FAMILIES = ("reconstruction", "density")
+FAMILIES = ("reconstruction", "density", "classification")
 FRAMES = 313
-BATCH = 128
+BATCH = {"classification": 32}
+"""Windows in a step at most, where it is not 128."""
+
+SOUND = (0.1 * np.random.default_rng(0).standard_normal(160_000)).astype(np.float32)
 
 
 class Made(Store):
@@ -56,23 +61,46 @@ class Made(Store):
 def fitted(name: str, preset: str, steps: int, store: Store) -> tuple[Detector, float]:
     """A detector after so many steps, and the seconds of processor time that it took."""
     start = time.process_time()
-    batch = min(BATCH, create(name, preset).config.batch_size)  # type: ignore[attr-defined]
+    batch = batch_of(name, preset)
     made = create(name, preset, {"max_steps": steps, "epochs": 10**6, "batch_size": batch})
-    clips = [Clip(f"clip {k}", machine_id=f"id_{k % 2:02d}") for k in range(20)]
-    others = [Clip(f"other {k}", machine_id="id_99") for k in range(20)] if Needs.OUTLIERS in made.needs else None
+    clips = [noise(f"clip {k}", f"id_{k % 2:02d}") for k in range(20)]
+    others = [noise(f"other {k}", "id_99") for k in range(20)] if Needs.OUTLIERS in made.needs else None
     made.fit(clips, outliers=others, store=store)
     return made, time.process_time() - start
 
 
-def rate() -> float:
+def noise(name: str, machine_id: str) -> Clip:
+    return Clip(name, machine_id=machine_id, samples=SOUND, rate=16_000)
+
+
+def batch_of(name: str, preset: str) -> int:
+    """Windows in a training step."""
+    made = create(name, preset)
+    return int(min(BATCH.get(made.family, 128), made.config.batch_size))  # type: ignore[attr-defined]
+
+
+def product_rate() -> float:
     """FLOP/s of a matrix product large enough to reach the machine's rate and small enough to stay in its cache."""
     one, other, out = torch.randn(768, 768), torch.randn(768, 768), torch.empty(768, 768)
+    return 2.0 * 768**3 / fastest(lambda: torch.mm(one, other, out=out))
+
+
+def convolution_rate() -> float:
+    """FLOP/s of a 3 x 3 convolution of 64 channels, channels last."""
+    images = torch.randn(4, 64, 64, 64).contiguous(memory_format=torch.channels_last)
+    kernels = torch.randn(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        return 2.0 * 4 * 64 * 64 * 64 * 64 * 9 / fastest(lambda: torch.conv2d(images, kernels, padding=1))
+
+
+def fastest(job: Callable[[], object]) -> float:
+    """Seconds of processor time, the least of twelve."""
     seconds = float("inf")
     for _ in range(12):
         start = time.process_time()
-        torch.mm(one, other, out=out)
+        job()
         seconds = min(seconds, time.process_time() - start)
-    return 2.0 * 768**3 / seconds
+    return seconds
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
@@ -102,6 +130,7 @@ def counted(job: object) -> float:
 def measure(name: str, preset: str) -> dict[str, float]:
     """Rates of one detector."""
     torch.set_num_threads(1)
+    rate = convolution_rate if create(name).family == "classification" else product_rate
     with tempfile.TemporaryDirectory() as folder:
         store = Made(folder)
         one, two = (counted(lambda n=n: fitted(name, preset, n, store)) for n in (1, 2))
@@ -114,8 +143,8 @@ def measure(name: str, preset: str) -> dict[str, float]:
             few, many = fitted(name, preset, 2, store)[1], fitted(name, preset, 2 + steps, store)[1]
             seconds.append((many - few) / steps)
             rates.append(rate())
-        logmel = torch.from_numpy(store.collect([Clip("x")], made.front_end).spectra[0].copy())
-        clip = Clip("x", machine_id="id_00")
+        clip = noise("x", "id_00")
+        logmel = torch.from_numpy(store.collect([clip], made.front_end).spectra[0].copy())
         with torch.inference_mode():
             flops = counted(lambda: made.score_of(clip, logmel))
             times = []
@@ -125,7 +154,7 @@ def measure(name: str, preset: str) -> dict[str, float]:
                 times.append(time.process_time() - start)
                 rates.append(rate())
     best = max(rates)
-    batch = min(BATCH, create(name, preset).config.batch_size)  # type: ignore[attr-defined]
+    batch = batch_of(name, preset)
     return {
         "windows": batch / min(seconds),
         "step_gflop": (two - one) / batch / 1e9,
@@ -141,8 +170,8 @@ def measure(name: str, preset: str) -> dict[str, float]:
 def main() -> None:
     """Print one row a detector, each measured in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = [name for name, kind in detectors().items() if kind.family in FAMILIES]
-    parser.add_argument("detectors", nargs="*", default=known)
+    parser.add_argument("detectors", nargs="*")
+    parser.add_argument("--family", nargs="+", default=FAMILIES, choices=FAMILIES)
     parser.add_argument("--preset", default="paper", choices=["paper", "quick"])
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -160,7 +189,7 @@ def main() -> None:
         "peak memory, MiB",
     ]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
-    for name in asked.detectors:
+    for name in asked.detectors or [name for name, kind in detectors().items() if kind.family in asked.family]:
         command = [sys.executable, __file__, name, "--preset", asked.preset, "--one"]
         row = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
         print(

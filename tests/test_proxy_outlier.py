@@ -20,7 +20,7 @@ from auscult.nn import tiles
 from auscult.nn.resnet import MIN_SIDE, ResNet
 from auscult.store import Store
 from auscult.training import Run
-from conftest import machine_sound
+from conftest import machine_sound, write_wav
 
 RATE = 16_000
 SMALL: dict[str, Any] = {"frames": 32, "hop": 8, "width": 8, "batch_size": 8, "epochs": 100, "max_steps": 4}
@@ -357,3 +357,49 @@ def band_noise(random: np.random.Generator, n: int, low: float, high: float) -> 
     noise = np.fft.rfft(random.standard_normal(n))
     hertz = np.fft.rfftfreq(n, 1 / RATE)
     return np.fft.irfft(np.where((hertz > low) & (hertz < high), noise, 0), n)
+
+
+def test_one_pass_over_a_clip_weighs_places_by_the_windows_that_hold_them() -> None:
+    """Of a network without edges, whose places are the means of 16 frames, it is the mean over windows exactly."""
+    frames = torch.randn(16 * 12, 1, generator=torch.Generator().manual_seed(0))
+    places = frames.view(12, 16).mean(1)
+    starts = tiles.starts(len(frames), 64, 16)
+    of_windows = torch.stack([frames[s : s + 64].view(4, 16).mean(1).mean() for s in starts]).mean()
+    shares = tiles.shares_of_places(len(frames), 64, 16, 16, 12)
+    assert float(shares.sum()) == pytest.approx(1)
+    assert float((places * shares).sum()) == pytest.approx(float(of_windows), abs=1e-6)
+
+
+def test_between_two_places_both_count() -> None:
+    shares = tiles.shares_of_places(40, 32, 8, 16, 3)  # windows at 0 and 8: places at 0, 1 and 0.5, 1.5
+    assert shares.tolist() == pytest.approx([1.5 / 4, 2 / 4, 0.5 / 4])
+
+
+def test_one_pass_comes_near_the_mean_over_windows_and_has_no_windows_to_aggregate() -> None:
+    each, shared = untrained(hop=1, frames=64), untrained(hop=1, frames=64, shared=True)
+    clips = [clip(machine_sound(k, seconds=4, faulty=k % 2 == 0)) for k in range(8)]
+    one, other = each.score(clips), shared.score(clips)
+    assert np.corrcoef(one, other)[0, 1] > 0.9
+    with pytest.raises(AuscultError, match="no scores of windows"):
+        proxy(shared=True, aggregation="max")
+
+
+def test_outliers_of_other_types_come_from_the_plant_itself_where_the_setting_asks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, machine in (("fan", "id_00"), ("fan", "id_02"), ("valve", "id_00"), ("ToyCar", "id_01")):
+        for k in range(3):
+            sound = machine_sound(k, seconds=2)
+            write_wav(tmp_path / kind / "train" / f"normal_{machine}_{k:08d}.wav", sound)
+    learnt: list[set[str]] = []
+    chosen = ProxyOutlier._chosen
+
+    def remember(self: ProxyOutlier, train: Sequence[Clip], outliers: Sequence[Clip], seed: int) -> list[Clip]:
+        learnt.append({f"{c.machine_type} {c.machine_id}" for c in chosen(self, train, outliers, seed)})
+        return chosen(self, train, outliers, seed)
+
+    monkeypatch.setattr(ProxyOutlier, "_chosen", remember)
+    for which in ("given", "different-types", "all-types", "other-corpus"):
+        settings = SMALL | {"max_steps": 1, "outliers": which}
+        fitting.fit(tmp_path, "proxy-outlier", settings=settings, machine_type="fan", machine_id="00")
+    assert learnt == [{"fan id_02"}, {"valve id_00"}, {"fan id_02", "valve id_00"}, {"ToyCar id_01"}]

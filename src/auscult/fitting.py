@@ -249,7 +249,7 @@ def _outliers(
         return models.read_clips(outliers)
     if Needs.OUTLIERS not in system.needs:
         return None
-    others = _other_machines(data, clips, layout)
+    others = _other_machines(data, clips, layout, of_all_types=system.outliers_of_all_types)
     if not others:
         raise AuscultError(
             f"{system.name} learns from recordings of something else too, and there are none",
@@ -259,12 +259,13 @@ def _outliers(
     return others
 
 
-def _other_machines(data: models.Data, clips: Sequence[Clip], layout: str) -> list[Clip]:
-    """Training clips in `data` of the same machine types as `clips`, but of other IDs."""
+def _other_machines(data: models.Data, clips: Sequence[Clip], layout: str, *, of_all_types: bool) -> list[Clip]:
+    """Training clips in `data` of other machines than `clips`, of the same machine types or of all."""
     machines = {(clip.machine_type, clip.machine_id) for clip in clips}
     types = {clip.machine_type for clip in clips}
     everything = training_clips(data, layout=layout)
-    return [c for c in everything if c.machine_type in types and (c.machine_type, c.machine_id) not in machines]
+    others = [c for c in everything if (c.machine_type, c.machine_id) not in machines]
+    return others if of_all_types else [c for c in others if c.machine_type in types]
 
 
 def _hold_out(clips: Sequence[Clip], seed: int) -> tuple[list[Clip], list[Clip]]:

@@ -148,6 +148,11 @@ class Detector(ABC):
     def min_frames(self) -> int:
         """The shortest clip that can be judged, in frames."""
 
+    @property
+    def outliers_of_all_types(self) -> bool:
+        """Whether outliers that nobody names are clips of other machine types too, not of the same types alone."""
+        return False
+
     def score_of(self, clip: Clip, logmel: torch.Tensor) -> float:  # noqa: ARG002
         """`score_logmel`, for a detector that must know whose log-mel it is (of which machine)."""
         return self.score_logmel(logmel)

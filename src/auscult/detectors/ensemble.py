@@ -150,6 +150,11 @@ class Ensemble(Detector):
         return made
 
     @property
+    def outliers_of_all_types(self) -> bool:
+        """Whether a member's are."""
+        return any(member.outliers_of_all_types for member in self.members)
+
+    @property
     def min_frames(self) -> int:
         """What the most demanding member needs."""
         return max(member.min_frames for member in self.members)
