@@ -101,8 +101,14 @@ def check(manifest: Manifest, root: Path, expected: dict[str, tuple[str, ...]]) 
 
 
 def truth_of_2021(root: Path) -> None:
-    put(root / "eval_data/ground_truth_data/ground_truth_fan_section_03_source_test.csv", "section_03_source_test_0000.wav,1\n")
-    put(root / "eval_data/ground_truth_data/ground_truth_fan_section_03_target_test.csv", "section_03_target_test_0000.wav,0\n")
+    put(
+        root / "eval_data/ground_truth_data/ground_truth_fan_section_03_source_test.csv",
+        "section_03_source_test_0000.wav,1\n",
+    )
+    put(
+        root / "eval_data/ground_truth_data/ground_truth_fan_section_03_target_test.csv",
+        "section_03_target_test_0000.wav,0\n",
+    )
 
 
 def truth_of_2022(root: Path) -> None:
@@ -203,7 +209,9 @@ def test_a_broken_attribute_table_is_noted_and_nothing_else_is_lost(tmp_path: Pa
     st.integers(0, 9999),
     st.lists(st.tuples(st.sampled_from(["vel", "loc", "f-n"]), st.from_regex(r"[A-Z0-9]{1,3}(\.\d)?", fullmatch=True))),
 )
-def test_a_name_is_read_as_it_was_made(section: int, domain: str, split: str, number: int, pairs: list[tuple[str, str]]) -> None:
+def test_a_name_is_read_as_it_was_made(
+    section: int, domain: str, split: str, number: int, pairs: list[tuple[str, str]]
+) -> None:
     tail = "".join(f"_{key}_{value}" for key, value in pairs)
     said = parse(f"section_{section:02}_{domain}_{split}_normal_{number:04}{tail}.wav")
     assert said is not None
@@ -264,7 +272,10 @@ def test_the_wrong_labels_of_2022_are_refused(tmp_path: Path, machine: str) -> N
 
 
 def test_corrected_labels_of_2022_are_taken(tmp_path: Path) -> None:
-    put(tmp_path / "eval_data_list_2022.csv", "ToyCar\nsection_03_0082.wav,section_03_source_test_anomaly_0082_car_F2.wav\n")
+    put(
+        tmp_path / "eval_data_list_2022.csv",
+        "ToyCar\nsection_03_0082.wav,section_03_source_test_anomaly_0082_car_F2.wav\n",
+    )
     assert read_truth(tmp_path / "eval_data_list_2022.csv") == {("ToyCar", "section_03_0082.wav"): "anomaly"}
 
 
@@ -273,7 +284,11 @@ def test_corrected_labels_of_2022_are_taken(tmp_path: Path) -> None:
     [
         ("ground_truth_fan_section_03_test.csv", "section_03_0000.wav,2\n", "cannot tell what the line"),
         ("ground_truth_fan_section_03_test.csv", "section_03_0000.wav\n", "cannot tell what the line"),
-        ("ground_truth_fan_section_03_test.csv", "section_03_0000.wav,0\nsection_03_0000.wav,1\n", "is normal and anomaly"),
+        (
+            "ground_truth_fan_section_03_test.csv",
+            "section_03_0000.wav,0\nsection_03_0000.wav,1\n",
+            "is normal and anomaly",
+        ),
         ("ground_truth_fan_section_03_test.csv", "", "names no clips"),
         ("eval_data_list_2023.csv", "fan\nsection_00_0000.wav,what.wav\n", "cannot tell what the line"),
     ],

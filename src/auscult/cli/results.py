@@ -17,32 +17,44 @@ def evaluate(
     scores: Annotated[Path, typer.Argument(metavar="SCORES", help="scores.csv, written by `auscult score`.")],
     truth: Annotated[
         Path | None,
-        typer.Option(help="Which clips are normal and which are not, where the scores do not say."),
+        typer.Option(help="Which clips are normal and which are not, where the scores do not say: a list or a folder."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="DIR", help="Also keep metrics and tables in a folder."),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="dcase2020 (one curve per ID) or pooled (per type).")] = "dcase2020",
+    protocol: Annotated[
+        str, typer.Option(help="dcase2020 (one curve per ID), dcase2021 to dcase2025 (domains) or pooled (per type).")
+    ] = "dcase2020",
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    submission: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write the files that the challenge's evaluator of that year reads."),
+    ] = None,
 ) -> None:
     """AUC and pAUC per machine ID, per type and overall, with 95 % intervals."""
     from auscult.corpus.truth import read_truth
+    from auscult.evaluation.dcase_files import write_submission
     from auscult.evaluation.folder import write_folder
     from auscult.evaluation.protocol import evaluate as run_evaluate
     from auscult.evaluation.scores import read_scores
-    from auscult.evaluation.truth import with_truth
+    from auscult.evaluation.truth import with_domains_of, with_truth
 
     table = read_scores(scores)
     known = read_truth(truth) if truth is not None else None
+    if truth is not None:
+        table = with_domains_of(table, truth)
     evaluation = run_evaluate(table, truth=known, protocol=protocol, seed=seed)
     if output is not None:
         write_folder(output, with_truth(table, known)[0] if known is not None else table, evaluation)
+    written = write_submission(submission, table, protocol) if submission is not None else []
     if as_json:
         print(evaluation.json())
     else:
         print_evaluation(evaluation)
+        if written:
+            print(f"{len(written)} files for the evaluator: {submission}")
 
 
 @app.command(epilog="Example: [bold]auscult report runs -o report.html[/]")

@@ -38,7 +38,7 @@ def read_section_clip(folders: tuple[str, ...], name: str) -> Row | None:
     if said is None or (folder not in _FOLDERS and not supplemental):
         return None
     split, domain = _FOLDERS.get(folder, ("unknown", ""))
-    if said.split not in ("", split) or "" not in (domain, said.domain) and domain != said.domain:
+    if said.split not in ("", split) or ("" not in (domain, said.domain) and domain != said.domain):
         return None
     if split == "train" and said.condition != "normal":
         return None

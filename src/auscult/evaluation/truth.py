@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auscult.corpus.section_truth import Told, tell
+from auscult.corpus.section_truth import is_section_truth, read_sections, tell
 from auscult.corpus.sections import spellings
 from auscult.corpus.truth import look_up
 from auscult.errors import AuscultError
@@ -95,16 +96,19 @@ def with_truth(table: pd.DataFrame, truth: Mapping[tuple[str, str], str]) -> tup
     return table.assign(condition=after), match
 
 
-def with_domains(table: pd.DataFrame, tellings: Mapping[tuple[str, str], Told]) -> pd.DataFrame:
-    """Complete the domains of a table of scores by what a ground truth of DCASE 2021 to 2025 tells.
+def with_domains_of(table: pd.DataFrame, truth: str | os.PathLike[str]) -> pd.DataFrame:
+    """Complete the domains of a table of scores from a ground truth of DCASE 2021 to 2025; others change nothing.
 
     Parameters
     ----------
     table : DataFrame
         With columns `path`, `machine_type`. Not changed.
-    tellings : mapping
-        From :func:`auscult.corpus.section_truth.read_sections`.
+    truth : path
+        The file or folder.
     """
+    if not is_section_truth(truth):
+        return table
+    tellings = read_sections(truth)
     known = table["domain"] if "domain" in table else [""] * len(table)
     domains = [
         tell(tellings, machine_type, path).domain or domain
