@@ -75,7 +75,7 @@ def rank_section(
         for condition in ("normal", "anomaly")
     }
     sizes = {cell: len(scores) for cell, scores in cells.items()}
-    found = curves(cells, _curves(convention), resamples=resamples, seed=own_seed(seed, *name))
+    found = curves(cells, domain_curves(convention), resamples=resamples, seed=own_seed(seed, *name))
     domains = tuple(_domain(domain, known, found, convention) for domain in DOMAINS)
     parts = Parts(
         tuple(found[domain][0] for domain in DOMAINS if domain in found),
@@ -122,7 +122,8 @@ def _ranking(
     )
 
 
-def _curves(convention: Convention) -> dict[str, Curve]:
+def domain_curves(convention: Convention) -> dict[str, Curve]:
+    """The curves of a section: of its domains, and of all its clips where pAUC is of those."""
     if convention.apart:
         return {domain: ([(domain, "normal")], [(domain, "anomaly")]) for domain in DOMAINS}
     anomalies = [(domain, "anomaly") for domain in DOMAINS]
