@@ -284,6 +284,22 @@ def test_a_file_shorter_than_stated_is_refused(site: Site, tmp_path: Path) -> No
         fetch(site, tmp_path, client=quick(wait=0.001), size=len(CONTENT) + 10)
 
 
+def test_an_empty_file_is_a_file(site: Site, tmp_path: Path) -> None:
+    assert fetch(site, tmp_path, size=0) == b""
+
+
+def test_a_disk_that_fills_up_is_said(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from auscult.corpus import download_http
+
+    class Full(download_http.FileIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(download_http, "open", lambda path, *_, **__: Full(path, "a"), raising=False)
+    with pytest.raises(AuscultError, match=r"cannot write .*file\.part: no space left"):
+        fetch(site, tmp_path)
+
+
 def test_a_file_that_changed_since_the_break_begins_anew(site: Site, tmp_path: Path) -> None:
     site.records["1"]["file.zip"] = CONTENT
     part = tmp_path / "file.part"

@@ -13,6 +13,7 @@ from auscult.corpus import Manifest, open_data
 from auscult.corpus.layouts import LAYOUTS, look_up, read_truth
 from auscult.corpus.section_truth import Told, read_sections, tell
 from auscult.corpus.sections import attributes_in, parse, spellings
+from auscult.corpus.summary import summarise
 from auscult.errors import AuscultError
 from conftest import write_wav
 
@@ -185,6 +186,14 @@ def test_what_contradicts_itself_does_not_fit(tmp_path: Path, file: str) -> None
     grow(tmp_path, {file: ()})
     with pytest.raises(AuscultError, match="does not fit the layout dcase2023"):
         open_data(tmp_path, layout="dcase2023")
+
+
+def test_supplemental_noise_is_no_problem(tmp_path: Path) -> None:
+    truth_of_2025(grow(tmp_path, TREE_2025))
+    summary = summarise(open_data(tmp_path), deep=False)
+    assert not any("no condition" in problem for problem in summary.problems)
+    (tmp_path / "eval_data/eval_data_list_2025.csv").unlink()
+    assert any("2 clips have no condition" in p for p in summarise(open_data(tmp_path), deep=False).problems)
 
 
 def test_all_years_share_a_layout() -> None:

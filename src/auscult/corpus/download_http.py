@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,28 +154,24 @@ class Client:
             failures = 0 if gained > 0 and have else failures + 1
             if _size(part) < remote.size:
                 self._pause(failure, failures, 0.0 if gained > 0 else wait)
+        part.touch()  # also where the file is empty
 
     def _copy(
         self, response: BaseHTTPResponse, part: Path, have: int, remote: Remote, advance: Callable[[int], None]
     ) -> None:
-        try:
-            with open(part, "ab") as file:
-                # Not `stream`, which holds back what it has of a piece when the connection breaks.
-                while chunk := response.read1(_CHUNK):
-                    if self.stop.is_set():
-                        raise Stopped
-                    have += len(chunk)
-                    if have > remote.size:
-                        raise AuscultError(
-                            f"{remote.name}: the server sends more than the {remote.size} bytes that it should be",
-                            "try again later; if it stays so, the file was exchanged",
-                        )
-                    file.write(chunk)
-                    advance(len(chunk))
-        except OSError as error:
-            if error.errno is None:  # the connection's, not the disk's
-                raise
-            raise cannot_write(part, error) from error
+        with open(part, "ab", buffering=0) as file:
+            # Not `stream`, which holds back what it has of a piece when the connection breaks.
+            while chunk := response.read1(_CHUNK):
+                if self.stop.is_set():
+                    raise Stopped
+                have += len(chunk)
+                if have > remote.size:
+                    raise AuscultError(
+                        f"{remote.name}: the server sends more than the {remote.size} bytes that it should be",
+                        "try again later; if it stays so, the file was exchanged",
+                    )
+                _append(file, chunk, part)
+                advance(len(chunk))
 
     @contextlib.contextmanager
     def _open(self, url: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
@@ -228,6 +225,15 @@ class Client:
             raise AuscultError(f"{failure}, {TRIES} times", "run the same command later: it goes on where it was")
         if self.stop.wait(wait):
             raise Stopped
+
+
+def _append(file: FileIO, chunk: bytes, part: Path) -> None:
+    rest = memoryview(chunk)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise cannot_write(part, error) from error
 
 
 def note_of(part: Path) -> Path:
