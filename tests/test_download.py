@@ -18,14 +18,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from archive_server import Site, git_sha
-from auscult.corpus import download_archive, open_data
+from auscult.corpus import download_archive, download_listing, open_data
 from auscult.corpus.download import RECORD, Fetched, download
 from auscult.corpus.download_archive import Damaged, merge, size_in_words, unpack
 from auscult.corpus.download_catalogue import BASELINE, CORPORA, EVALUATOR_2022, corpus_named
 from auscult.corpus.download_checksums import MD5
 from auscult.corpus.download_http import Client, Remote
+from auscult.corpus.download_volumes import Volumes, unpack_volumes
 from auscult.errors import AuscultError
 from conftest import Run, command, write_wav
 
@@ -167,14 +170,109 @@ def test_mimii_goes_into_a_folder_for_each_noise_level(site: Site, tmp_path: Pat
     assert sorted(manifest.table["attributes"]) == ["snr=-6dB", "snr=6dB"]
 
 
-def test_volumes_of_toyadmos_are_fetched_checked_and_left_to_7zip(site: Site, tmp_path: Path, auscult: Run) -> None:
+TOYCAR = "ToyCar/case1/NormalSound_IND/1100010001_ToyCar_case1_normal_IND_ch1_0001.wav"
+
+
+def volumes(tmp_path: Path, files: dict[str, bytes], count: int = 3) -> dict[str, bytes]:
+    """A 7-Zip archive cut into volumes."""
+    import py7zr
+
+    stream = io.BytesIO()
+    with py7zr.SevenZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(content, name)
+    whole = stream.getvalue()
+    cuts = [len(whole) * k // count for k in range(count + 1)]
+    return {f"ToyCar.7z.{k + 1:03}": whole[cuts[k] : cuts[k + 1]] for k in range(count)}
+
+
+def test_toyadmos_in_volumes_is_unpacked(site: Site, tmp_path: Path) -> None:
+    sound = clip(tmp_path / "made", 0)
+    site.records["3351307"] = volumes(tmp_path, {TOYCAR: sound, TOYCAR.replace("0001.wav", "0002.wav"): CONTENT})
+    done = get(tmp_path, "toyadmos", machines=["ToyCar"])
+    assert (done.done, done.failures, done.to_unpack) == (("ToyCar.7z",), (), ())
+    assert (tmp_path / "toyadmos" / TOYCAR).read_bytes() == sound
+    assert not list((tmp_path / "toyadmos").glob("*.7z*"))
+    assert open_data(tmp_path / "toyadmos").table["machine_id"].tolist() == ["case1", "case1"]
+    assert get(tmp_path, "toyadmos", machines=["ToyCar"]).kept == ("ToyCar.7z",)
+
+
+def test_without_the_library_volumes_are_checked_and_left_to_7zip(
+    site: Site, tmp_path: Path, auscult: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download_listing, "can_unpack", lambda: False)
     site.records["3351307"] = {f"ToyCar.7z.{k:03}": CONTENT[k:] for k in range(1, 4)}
-    done = auscult("download", "toyadmos", "--machine-type", "ToyCar", "-o", tmp_path)
+    words = ("download", "toyadmos", "--machine-type", "ToyCar", "-o", tmp_path)
+    done = auscult(*words)
     assert done.code == 0, done.err
     home = tmp_path / "toyadmos"
     assert f"7z x {home / 'ToyCar.7z.001'}" in done.out
     assert [(home / f"ToyCar.7z.{k:03}").read_bytes() == CONTENT[k:] for k in range(1, 4)] == [True] * 3
-    assert "1 there before" in auscult("download", "toyadmos", "--machine-type", "ToyCar", "-o", tmp_path).out
+    assert "1 there before" in auscult(*words).out
+    # Unpacked by hand, the volumes deleted: still there.
+    (home / "ToyCar" / "case1").mkdir(parents=True)
+    for k in range(1, 4):
+        (home / f"ToyCar.7z.{k:03}").unlink()
+    assert "1 there before" in auscult(*words).out
+
+
+@given(
+    st.lists(st.binary(max_size=20), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 90), st.integers(0, 30))),
+)
+def test_volumes_read_as_one_file(tmp_path_factory: Any, pieces: list[bytes], reads: list[tuple[int, int]]) -> None:
+    folder = tmp_path_factory.mktemp("volumes")
+    paths = [folder / str(k) for k in range(len(pieces))]
+    for path, piece in zip(paths, pieces, strict=True):
+        path.write_bytes(piece)
+    whole = io.BytesIO(b"".join(pieces))
+    with io.BufferedReader(Volumes(paths), 16) as stream:
+        for at, size in reads:
+            assert stream.seek(at) == whole.seek(at)
+            assert stream.read(size) == whole.read(size)
+            assert stream.tell() == whole.tell()
+        assert stream.seek(0, io.SEEK_END) == len(b"".join(pieces))
+
+
+def write_volumes(tmp_path: Path, content: dict[str, bytes]) -> list[Path]:
+    for name, piece in content.items():
+        (tmp_path / name).write_bytes(piece)
+    return [tmp_path / name for name in content]
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "not an archive", "swapped", "empty"])
+def test_damaged_volumes_are_named(tmp_path: Path, harm: str) -> None:
+    content = volumes(tmp_path, {} if harm == "empty" else {TOYCAR: CONTENT})
+    first, second, third = content
+    if harm == "cut":
+        content[third] = content[third][:-1000]
+    elif harm == "flipped":
+        content[second] = content[second][:100] + bytes([content[second][100] ^ 255]) + content[second][101:]
+    elif harm == "not an archive":
+        content = {first: b"<html>"}
+    elif harm == "swapped":
+        content[second], content[third] = content[third], content[second]
+    with pytest.raises(Damaged, match=r"ToyCar\.7z: the archive is"):
+        unpack_volumes("ToyCar.7z", write_volumes(tmp_path, content), tmp_path / "in")
+
+
+def test_volumes_are_not_trusted(tmp_path: Path) -> None:
+    import py7zr
+
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with py7zr.SevenZipFile(tmp_path / "links.7z", "w") as archive:
+        archive.write(tmp_path / "link", "ToyCar/link.wav")
+    with pytest.raises(AuscultError, match="a link or a device"):
+        unpack_volumes("ToyCar.7z", [tmp_path / "links.7z"], tmp_path / "in")
+    with py7zr.SevenZipFile(tmp_path / "bomb.7z", "w") as archive:
+        archive.writestr(bytes(40 * 2**20), "ToyCar/zeros.wav")
+    with pytest.raises(AuscultError, match="which no recordings of its size can"):
+        unpack_volumes("ToyCar.7z", [tmp_path / "bomb.7z"], tmp_path / "in")
+    with py7zr.SevenZipFile(tmp_path / "locked.7z", "w", password="x") as archive:
+        archive.writestr(b"x" * 100, "ToyCar/a.wav")
+    with pytest.raises(AuscultError, match="encrypted"):
+        unpack_volumes("ToyCar.7z", [tmp_path / "locked.7z"], tmp_path / "in")
+    assert not (tmp_path / "in").exists()
 
 
 def test_several_archives_come_at_once(site: Site, tmp_path: Path) -> None:

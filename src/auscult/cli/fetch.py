@@ -57,7 +57,10 @@ def download(
     )
     print(f"{len(done.done)} fetched, {len(done.kept)} there before: {done.folder}")
     if done.to_unpack:
-        print("Unpack with 7-Zip: " + ", ".join(f"7z x {archive}" for archive in done.to_unpack))
+        print(
+            "Install auscult[toyadmos], or unpack with 7-Zip: "
+            + ", ".join(f"7z x {archive}" for archive in done.to_unpack)
+        )
     if done.failures:
         tell(*done.failures, f"{len(done.failures)} archives are missing: the same command goes on with them")
         raise typer.Exit(DONE_WITH_GAPS)

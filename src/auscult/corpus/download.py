@@ -18,6 +18,7 @@ from auscult.corpus.download_archive import Damaged, check_space, merge, size_in
 from auscult.corpus.download_catalogue import corpus_named
 from auscult.corpus.download_http import Client, Remote, Stopped, note_of
 from auscult.corpus.download_listing import Item, find_items
+from auscult.corpus.download_volumes import unpack_volumes
 from auscult.errors import AuscultError
 from auscult.files import atomic
 from auscult.progress import progress_bytes
@@ -221,6 +222,8 @@ class _Store:
         if entry is None:
             return False
         noted = [(file["name"], file["size"], file["checksum"]) for file in entry["files"]]
+        if item.volumes and (self.home / item.folder / item.machine).is_dir():
+            return True  # unpacked by hand, it may be, and the volumes deleted
         same = noted == [(file.name, file.size, file.checksum) for file in item.files]
         return same and all((self.home / place).exists() for place in entry["places"])
 
@@ -260,7 +263,10 @@ class _Store:
 
         staging = paths[0].with_suffix(".unpacking")
         shutil.rmtree(staging, ignore_errors=True)
-        files = unpack(paths[0], staging, go_on)
+        if item.volumes:
+            files = unpack_volumes(item.name, paths, staging)
+        else:
+            files = unpack(paths[0], staging, go_on)
         merge(staging, target)
         return sorted({(Path(item.folder) / file).parent.as_posix() for file in files})
 
@@ -293,10 +299,9 @@ class _Store:
             note_of(path).unlink(missing_ok=True)
 
     def to_unpack(self, items: Sequence[Item]) -> tuple[str, ...]:
-        """Archives in place that auscult does not unpack."""
-        return tuple(
-            str(self.home / item.folder / item.files[0].name) for item in items if ".7z." in item.files[0].name
-        )
+        """Archives in place that are not unpacked, by their first volume."""
+        first = [self.home / item.folder / item.files[0].name for item in items if item.volumes]
+        return tuple(str(path) for path in first if path.exists())
 
     def _read(self) -> dict[str, Any]:
         path = self.home / RECORD

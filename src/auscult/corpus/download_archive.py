@@ -7,7 +7,8 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from auscult.errors import AuscultError
@@ -25,33 +26,57 @@ class Damaged(AuscultError):
     """An archive whose content is not what it should be; fetched anew it may be sound."""
 
 
-def contents(archive: zipfile.ZipFile, name: str) -> list[zipfile.ZipInfo]:
+@dataclass(frozen=True)
+class Entry:
+    """What an archive says of one of its entries; `odd`: a link, a device or the like."""
+
+    path: str
+    size: int
+    folder: bool = False
+    odd: bool = False
+    encrypted: bool = False
+
+
+def wanted(name: str, entries: Iterable[Entry], packed: int) -> list[Entry]:
     """The files of an archive that are worth unpacking.
+
+    Parameters
+    ----------
+    name : str
+        Of the archive.
+    entries : iterable of Entry
+    packed : int
+        The archive's own size in bytes.
 
     Raises
     ------
+    Damaged
+        If there is none.
     AuscultError
         If a path leads out of the folder, an entry is a link, a device or encrypted, a path comes twice, or the
         archive claims to hold more than recordings of its size could be.
     """
     files = []
     seen: set[str] = set()
-    for info in archive.infolist():
-        path = info.filename
-        parts = PurePosixPath(path).parts
-        if path.startswith(("/", "\\")) or "\\" in path or ":" in path or "\0" in path or ".." in parts:
-            raise AuscultError(f"{name}: the path {path!r} leads out of the folder", "do not trust this archive")
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise AuscultError(f"{name}: {path!r} is a link or a device", "do not trust this archive")
-        if info.flag_bits & 0x1:
-            raise AuscultError(f"{name}: {path!r} is encrypted", "do not trust this archive")
-        if info.is_dir() or not parts or set(parts) & set(_LITTER) or parts[-1].startswith("._"):
+    for entry in entries:
+        path, parts = entry.path, PurePosixPath(entry.path).parts
+        if path.startswith("/") or set(path) & set("\\:\0") or ".." in parts:
+            raise _untrusted(f"{name}: the path {path!r} leads out of the folder")
+        if entry.odd:
+            raise _untrusted(f"{name}: {path!r} is a link or a device")
+        if entry.encrypted:
+            raise _untrusted(f"{name}: {path!r} is encrypted")
+        if entry.folder or not parts or set(parts) & set(_LITTER) or parts[-1].startswith("._"):
             continue
         if path.lower() in seen:
-            raise AuscultError(f"{name}: {path!r} comes twice", "do not trust this archive")
+            raise _untrusted(f"{name}: {path!r} comes twice")
         seen.add(path.lower())
-        files.append(info)
+        files.append(entry)
+    total = sum(entry.size for entry in files)
+    if total > LARGEST_RATIO * packed + _ALLOWANCE:
+        raise _untrusted(f"{name}: claims to hold {size_in_words(total)}, which no recordings of its size can")
+    if not files:
+        raise Damaged(f"{name}: the archive is empty", "run the same command again")
     return files
 
 
@@ -76,22 +101,21 @@ def unpack(source: Path, target: Path, progress: Callable[[int], None] = lambda 
     Damaged
         If it is no zip archive, or its content does not have the length and the checksum it states.
     AuscultError
-        As `contents` says; or if the disk is too small.
+        As `wanted` says; or if the disk is too small.
     """
     try:
         with zipfile.ZipFile(source) as archive:
-            files = contents(archive, source.name)
-            if not files:
-                raise Damaged(f"{source.name}: the archive is empty", "run the same command again")
-            _check_sizes(files, source, target)
+            infos = {info.filename: info for info in archive.infolist()}
+            files = wanted(source.name, map(_entry, archive.infolist()), source.stat().st_size)
+            check_space(target, sum(entry.size for entry in files))
             target.mkdir(parents=True)
-            for info in files:
-                _unpack_one(archive, info, target, progress)
+            for entry in files:
+                _unpack_one(archive, infos[entry.path], target, progress)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise Damaged(f"{source.name}: the archive is damaged ({error})", "run the same command again") from error
     except OSError as error:
         raise cannot_write(target, error) from error
-    return [info.filename for info in files]
+    return [entry.path for entry in files]
 
 
 def merge(source: Path, target: Path) -> None:
@@ -131,14 +155,14 @@ def size_in_words(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _check_sizes(files: list[zipfile.ZipInfo], source: Path, target: Path) -> None:
-    total = sum(info.file_size for info in files)
-    if total > LARGEST_RATIO * source.stat().st_size + _ALLOWANCE:
-        raise AuscultError(
-            f"{source.name}: claims to hold {size_in_words(total)}, which no recordings of its size can",
-            "do not trust this archive",
-        )
-    check_space(target, total)
+def _entry(info: zipfile.ZipInfo) -> Entry:
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    odd = kind not in (0, stat.S_IFREG, stat.S_IFDIR)
+    return Entry(info.filename, info.file_size, info.is_dir(), odd, bool(info.flag_bits & 0x1))
+
+
+def _untrusted(what: str) -> AuscultError:
+    return AuscultError(what, "do not trust this archive")
 
 
 def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, progress: Callable[[int], None]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from auscult.corpus.download_catalogue import Corpus, Part
 from auscult.corpus.download_http import Client, Remote
+from auscult.corpus.download_volumes import can_unpack
 from auscult.errors import AuscultError
 
 MIRROR = "AUSCULT_MIRROR"
@@ -39,7 +40,7 @@ class Item:
     @property
     def name(self) -> str:
         """The name of the archive."""
-        return self.files[0].name.removesuffix(".001")
+        return self.files[0].name.removesuffix(".001") if self.volumes else self.files[0].name
 
     @property
     def key(self) -> str:
@@ -47,9 +48,14 @@ class Item:
         return f"{self.folder}/{self.name}".lstrip("/")
 
     @property
+    def volumes(self) -> bool:
+        """Whether it is a 7-Zip archive in volumes."""
+        return ".7z." in self.files[0].name
+
+    @property
     def packed(self) -> bool:
         """Whether it is an archive that is unpacked, and not a file that is put in place as it is."""
-        return self.name.endswith(".zip")
+        return self.name.endswith(".zip") or (self.volumes and can_unpack())
 
     @property
     def folder(self) -> str:
