@@ -89,7 +89,7 @@ def unpack(source: Path, target: Path, progress: Callable[[int], None] = lambda 
     target : Path
         Must not be there.
     progress : callable
-        Told of every few bytes written.
+        Told of each file how many bytes of the archive it was.
 
     Returns
     -------
@@ -110,7 +110,8 @@ def unpack(source: Path, target: Path, progress: Callable[[int], None] = lambda 
             check_space(target, sum(entry.size for entry in files))
             target.mkdir(parents=True)
             for entry in files:
-                _unpack_one(archive, infos[entry.path], target, progress)
+                _unpack_one(archive, infos[entry.path], target)
+                progress(infos[entry.path].compress_size)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise Damaged(f"{source.name}: the archive is damaged ({error})", "run the same command again") from error
     except OSError as error:
@@ -165,7 +166,7 @@ def _untrusted(what: str) -> AuscultError:
     return AuscultError(what, "do not trust this archive")
 
 
-def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, progress: Callable[[int], None]) -> None:
+def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
     path = target.joinpath(*PurePosixPath(info.filename).parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
@@ -175,7 +176,6 @@ def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, p
             if written > info.file_size:
                 raise zipfile.BadZipFile(f"{info.filename} is longer than it says")
             file.write(chunk)
-            progress(len(chunk))
     if written != info.file_size:
         raise zipfile.BadZipFile(f"{info.filename} is shorter than it says")
 
