@@ -322,6 +322,7 @@ def test_files_to_the_byte(tmp_path: Path) -> None:
     [
         ({"score": np.nan}, "has no score"),
         ({"machine_type": "../fan"}, "cannot be part of a file's name"),
+        ({"machine_id": "id_00"}, "is no section of dcase2023"),
         ({"path": "a/one,two.wav"}, "signs that the evaluators cannot read"),
     ],
 )

@@ -92,21 +92,25 @@ class Corpus:
         return chosen
 
 
-MACHINES = {
-    2020: "fan pump slider valve ToyCar ToyConveyor",
-    2021: "fan gearbox pump slider valve ToyCar ToyTrain",
-    2022: "bearing fan gearbox slider valve ToyCar ToyTrain",
-    2023: "bearing fan gearbox slider valve ToyCar ToyTrain",
-    2024: "bearing fan gearbox slider valve ToyCar ToyTrain",
-    2025: "bearing fan gearbox slider valve ToyCar ToyTrain",
+_SHIFTED = ("bearing", "fan", "gearbox", "slider", "valve", "ToyCar", "ToyTrain")
+
+MACHINES: dict[int, tuple[str, ...]] = {
+    2020: ("fan", "pump", "slider", "valve", "ToyCar", "ToyConveyor"),
+    2021: ("fan", "gearbox", "pump", "slider", "valve", "ToyCar", "ToyTrain"),
+    **dict.fromkeys((2022, 2023, 2024, 2025), _SHIFTED),
 }
 """Machine types of the development data by year."""
 
-EVALUATION_MACHINES = {
+EVALUATION_MACHINES: dict[int, tuple[str, ...]] = {
     **{year: MACHINES[year] for year in (2020, 2021, 2022)},
-    2023: "bandsaw grinder shaker ToyDrone ToyNscale ToyTank Vacuum",
-    2024: "3DPrinter AirCompressor BrushlessMotor HairDryer HoveringDrone RoboticArm Scanner ToothBrush ToyCircuit",
-    2025: "AutoTrash BandSealer CoffeeGrinder HomeCamera Polisher ScrewFeeder ToyPet ToyRCCar",
+    2023: ("bandsaw", "grinder", "shaker", "ToyDrone", "ToyNscale", "ToyTank", "Vacuum"),
+    2024: (
+        *("3DPrinter", "AirCompressor", "BrushlessMotor", "HairDryer", "HoveringDrone", "RoboticArm", "Scanner"),
+        *("ToothBrush", "ToyCircuit"),
+    ),
+    2025: (
+        *("AutoTrash", "BandSealer", "CoffeeGrinder", "HomeCamera", "Polisher", "ScrewFeeder", "ToyPet", "ToyRCCar"),
+    ),
 }
 """Machine types of the evaluation data and its training data by year."""
 
@@ -132,7 +136,7 @@ def _truth(year: int) -> tuple[Part, ...]:
     if year == 2020:
         return (Part("truth", "3951620", "eval_data_list.csv", "eval_data"),)
     if year == 2022:  # the baseline's list is wrong for two machine types
-        machines = tuple(EVALUATION_MACHINES[year].split())
+        machines = EVALUATION_MACHINES[year]
         return tuple(
             Part(
                 "truth",
@@ -152,7 +156,7 @@ def _dcase(year: int) -> Corpus:
     machines = (MACHINES[year], EVALUATION_MACHINES[year], EVALUATION_MACHINES[year])
     folders = ("dev_data", "eval_data", "eval_data")
     rows = zip(("dev", "additional", "eval"), _RECORDS[year], _patterns(year), folders, machines, strict=True)
-    parts = [Part(name, record, pattern, folder, tuple(own.split())) for name, record, pattern, folder, own in rows]
+    parts = [Part(name, record, pattern, folder, own) for name, record, pattern, folder, own in rows]
     md5 = MD5.get(year, {})
     return Corpus(f"dcase{year}", f"DCASE {year} Challenge Task 2", (*parts, *_truth(year)), md5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,8 @@ def write_submission(folder: str | os.PathLike[str], table: pd.DataFrame, protoc
     ------
     AuscultError
         If the protocol is no challenge's; a clip has no score, or a decision that others have is missing (the
-        evaluators match clips by position); a machine's name would lead out of the folder; or two clips of a file
+        evaluators match clips by position); a machine has no ID or section of that year, or a name that would lead
+        out of the folder; or two clips of a file
         share their name.
     """
     convention = convention_named(protocol)
@@ -56,7 +58,7 @@ def write_submission(folder: str | os.PathLike[str], table: pd.DataFrame, protoc
     texts: dict[str, str] = {}
     for key, clips in table.groupby(keys, sort=False):
         names = dict(zip([Path(path).name for path in clips["path"]], clips.index, strict=True))
-        part = _part(*map(str, key))
+        part = _part(protocol, *map(str, key))
         if len(names) < len(clips):
             raise AuscultError(f"two clips of {part} share their name", "write the files of one data set at a time")
         order = clips.loc[[names[name] for name in sorted(names)]]
@@ -82,11 +84,15 @@ def _all_decided(clips: pd.DataFrame) -> list[str]:
     return clips["decision"].tolist()
 
 
-def _part(machine_type: str, machine_id: str, domain: str = "") -> str:
+def _part(protocol: str, machine_type: str, machine_id: str, domain: str = "") -> str:
     """What a file's name says of its clips: `fan_id_01`, `fan_section_03_source_test`, `fan_section_03_test`."""
-    name = "_".join(filter(None, (machine_type, machine_id, domain)))
-    if machine_id.startswith("section_"):
-        name += "_test"
+    first = protocol == "dcase2020"
+    if not re.fullmatch(r"id_\d\d" if first else r"section_\d\d", machine_id):
+        raise AuscultError(
+            f"{machine_type}: {machine_id!r} is no {'machine ID' if first else 'section'} of {protocol}",
+            f"the layout {protocol} calls them {'id_00' if first else 'section_00'} and the like",
+        )
+    name = "_".join(filter(None, (machine_type, machine_id, domain, "" if first else "test")))
     if Path(name).name != name or "\0" in name:
         raise AuscultError(f"{name!r} cannot be part of a file's name", "call the machine something else")
     return name
