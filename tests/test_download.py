@@ -382,6 +382,21 @@ def test_a_file_shorter_than_stated_is_refused(site: Site, tmp_path: Path) -> No
         fetch(site, tmp_path, client=quick(wait=0.001), size=len(CONTENT) + 10)
 
 
+def test_a_way_out_of_encryption_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import urllib3
+
+    class Pool:
+        def request(self, *_: Any, **__: Any) -> urllib3.HTTPResponse:
+            return urllib3.HTTPResponse(
+                io.BytesIO(b"x"), status=200, preload_content=False, request_url="http://elsewhere/x"
+            )
+
+    monkeypatch.setattr(Client, "_pool", lambda *_: Pool())
+    with pytest.raises(AuscultError, match="without encryption"):
+        quick().fetch(Remote("x", "https://archive/x", 1), tmp_path / "x.part")
+    quick().fetch(Remote("x", "http://archive/x", 1), tmp_path / "x.part")
+
+
 def test_an_empty_file_is_a_file(site: Site, tmp_path: Path) -> None:
     assert fetch(site, tmp_path, size=0) == b""
 
@@ -489,6 +504,33 @@ def test_killed_and_run_again_it_goes_on(site: Site, tmp_path: Path) -> None:
     assert get(tmp_path, "mimii", machines=["fan"], parts=["0dB"]).failures == ()
     assert site.requests("0_dB_fan.zip")[-1] == f"bytes={have}-"
     assert (tmp_path / "mimii/0_dB_fan/fan/id_00/normal/00000000.wav").read_bytes() == CONTENT * 20
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_run_again_the_tree_is_the_same(fan: Site, tmp_path: Path) -> None:
+    moments = np.random.default_rng(7).uniform(0.25, 1.6, 12)
+    words = command("download", "dcase2021", "--machine-type", "fan", "-o", tmp_path / "data")
+    big = zipped({f"fan/train/section_03_source_train_normal_{k:04}.wav": CONTENT for k in range(60)})
+    fan.records["4660992"]["eval_data_fan_train.zip"] = big
+    for name in ("dev_data_fan.zip", "eval_data_fan_train.zip", "eval_data_fan_test.zip"):
+        fan.faults[name] = ["slow:0.2", "break:5000"] * 4
+    for moment in moments:
+        running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moment)
+        running.kill()
+        running.wait()
+        noted = tmp_path / "data/dcase2021" / RECORD
+        for entry in json.loads(noted.read_text())["archives"].values() if noted.exists() else ():
+            assert all((tmp_path / "data/dcase2021" / place).exists() for place in entry["places"])
+    fan.faults.clear()
+    assert get(tmp_path / "data", machines=["fan"]).failures == ()
+    get(tmp_path / "fresh", machines=["fan"])
+
+    def tree(root: Path) -> dict[str, bytes]:
+        return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*.wav")}
+
+    assert tree(tmp_path / "data") == tree(tmp_path / "fresh")
+    assert len(tree(tmp_path / "fresh")) == len(FAN_DEV) + 60 + len(FAN_TEST)
 
 
 @pytest.mark.parametrize("moment", ["unpacking", "moving", "recording"])
