@@ -506,6 +506,20 @@ def test_killed_and_run_again_it_goes_on(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "mimii/0_dB_fan/fan/id_00/normal/00000000.wav").read_bytes() == CONTENT * 20
 
 
+def test_ctrl_c_does_not_wait_for_a_silent_server(fan: Site, tmp_path: Path) -> None:
+    fan.faults["dev_data_fan.zip"] = ["slow:40"]
+    words = command("download", "dcase2021", "--machine-type", "fan", "--part", "dev", "-o", tmp_path)
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not fan.asked:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=30)  # less than the server's silence
+    assert running.returncode == 130
+    assert "a `download` by itself" in told
+    assert get(tmp_path, machines=["fan"], parts=["dev"]).failures == ()
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_the_tree_is_the_same(fan: Site, tmp_path: Path) -> None:
     moments = np.random.default_rng(7).uniform(0.25, 1.6, 12)

@@ -422,6 +422,14 @@ def test_intervals_hold_their_value_and_depend_on_the_machine_alone() -> None:
     assert fans["by_type"][0] == next(e for e in full["by_type"] if e["machine_type"] == "fan")
 
 
+def test_a_protocol_that_mixes_domains_says_so() -> None:
+    table = corpus(2022)
+    assert any("two domains" in note for note in evaluate(table, resamples=10).notes)
+    one = table[table["domain"] == "source"]
+    assert not any("domain" in note for note in evaluate(one, resamples=10).notes)
+    assert not any("two domains" in note for note in evaluate(table, protocol="dcase2022", resamples=10).notes)
+
+
 def test_without_decisions_there_is_no_f1() -> None:
     table = corpus(2023)
     table.loc[0, "decision"] = ""

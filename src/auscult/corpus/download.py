@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ __all__ = ["RECORD", "Fetched", "download"]
 
 _GROWTH = 1.4
 """How much larger recordings are than their archive, to estimate the space needed before anything is fetched."""
+
+_FAREWELL = 1.0
+"""Seconds that an archive under way is given to stop."""
 
 
 @dataclass(frozen=True)
@@ -124,30 +128,47 @@ def _needed(items: Sequence[Item], store: Store, parallel: int) -> int:
 def _fetch_all(
     items: Sequence[Item], store: Store, client: Client, parallel: int, keep: bool
 ) -> tuple[list[str], list[str]]:
-    done, failures = [], []
+    """The archives fetched, and what became of the others."""
+    waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[Item, BaseException | None]] = queue.SimpleQueue()
+    for item in items:
+        waiting.put(item)
     total = sum(item.size * (2 if item.packed else 1) for item in items)
-    with (
-        progress_bytes("Fetching and unpacking" if any(i.packed for i in items) else "Fetching", total) as show,
-        ThreadPoolExecutor(max(1, parallel)) as pool,
-    ):
+    with progress_bytes("Fetching and unpacking" if any(i.packed for i in items) else "Fetching", total) as show:
         lock = threading.Lock()
 
         def advance(count: int) -> None:
             with lock:
                 show(count)
 
-        jobs = {pool.submit(_fetch_one, item, store, client, keep, advance): item for item in items}
+        def work() -> None:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    item = waiting.get_nowait()
+                    try:
+                        _fetch_one(item, store, client, keep, advance)
+                        ended.put((item, None))
+                    except BaseException as error:
+                        ended.put((item, error))
+
+        # Daemons, because Ctrl-C shall not wait for a server that is silent.
+        workers = [threading.Thread(target=work, daemon=True) for _ in range(min(parallel, len(items)))]
+        for worker in workers:
+            worker.start()
+        done, failures = [], []
         try:
-            for job in as_completed(jobs):
-                try:
-                    job.result()
-                    done.append(jobs[job].key)
-                except AuscultError as error:
+            for _ in items:
+                item, error = ended.get()
+                if error is None:
+                    done.append(item.key)
+                elif isinstance(error, AuscultError):
                     failures.append(str(error))
-                except Stopped:
-                    failures.append(f"{jobs[job].key}: stopped")
+                else:
+                    raise error
         except BaseException:
             client.stop.set()
+            for worker in workers:
+                worker.join(_FAREWELL)
             raise
     return done, failures
 

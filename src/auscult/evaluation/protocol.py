@@ -73,7 +73,7 @@ def evaluate(
         by_id=tuple(by_id),
         convention=f"{convention.sentence} {_about_intervals(convention, resamples, seed)}",
         protocol=convention.name,
-        notes=_about_all(overall, match),
+        notes=(*_about_all(overall, match), *_about_domains(table, convention)),
         seed=seed,
         resamples=resamples,
         truth=match,
@@ -192,6 +192,12 @@ def _about_intervals(convention: Convention, resamples: int, seed: int) -> str:
         f"condition (seed {seed}); they do not tell how another training run would vary. False-alarm and "
         "detection rates: of the recorded decisions, over clips, with Clopper-Pearson intervals."
     )
+
+
+def _about_domains(table: pd.DataFrame, convention: Convention) -> tuple[str, ...]:
+    if convention.type_from == "domains" or "domain" not in table or not {"source", "target"} <= set(table["domain"]):
+        return ()
+    return ("the clips are of two domains, which this protocol does not part: --protocol dcase2021 to dcase2025 do",)
 
 
 def _about_all(overall: Line, match: TruthMatch | None) -> tuple[str, ...]:
