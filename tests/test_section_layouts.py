@@ -228,6 +228,20 @@ def test_a_name_is_read_as_it_was_made(
     assert said.attributes == ";".join(f"{key}={value}" for key, value in pairs)
 
 
+@pytest.mark.parametrize(
+    ("name", "recorded", "domain", "condition"),
+    [
+        ("section_00_machine_source_0000_noAttribute.wav", "machine", "source", "normal"),
+        ("section_00_source_supplemental_machine_0000.wav", "machine", "source", "normal"),
+        ("section_00_noise_supplemental_normal_0000.wav", "noise", "", ""),
+    ],
+)
+def test_supplemental_names(name: str, recorded: str, domain: str, condition: str) -> None:
+    said = parse(name, supplemental=True)
+    assert said is not None
+    assert (said.recorded, said.domain, said.condition, said.attributes) == (recorded, domain, condition, "")
+
+
 def test_one_clip_has_the_same_first_spelling_however_it_is_written() -> None:
     assert spellings("section_03_0005.wav")[0] == spellings("section_03_test_0005.wav")[0] == "section_03_0005.wav"
     assert spellings("section_03_source_test_0005.wav")[0] != spellings("section_03_target_test_0005.wav")[0]
