@@ -33,3 +33,24 @@ def progress(task: str, total: float | None) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         job = bar.add_task(task, total=total, note="")
         yield lambda steps=1, note="": bar.update(job, advance=steps, **({"note": note} if note else {}))
+
+
+@contextmanager
+def progress_bytes(task: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar for bytes, with their rate and the time left, while the block runs."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        job = bar.add_task(task, total=total)
+        yield lambda count: bar.update(job, advance=count)

@@ -87,8 +87,8 @@ def score_table(
     Returns
     -------
     DataFrame
-        The columns of scores.csv, in the manifest's order. Where a clip is of a machine that was not learnt from, a
-        column `seen` says so of each.
+        The columns of scores.csv, in the manifest's order. Where a clip's domain is known, there is a column `domain`;
+        where one is of a machine that was not learnt from, a column `seen` says so of each.
 
     Raises
     ------
@@ -125,6 +125,8 @@ def score_table(
             "error": [judged.error for judged in results],
         }
     )
+    if any(clip.domain for clip in clips):
+        table["domain"] = [clip.domain for clip in clips]
     seen = [machine_of(clip) in model.provenance.get("machines", ()) for clip in clips]
     if not all(seen):
         table["seen"] = np.where(seen, "yes", "no")

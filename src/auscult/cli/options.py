@@ -11,7 +11,9 @@ from auscult.errors import AuscultError
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="A folder, a manifest (.csv, .parquet) or a clip.")]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file written by `auscult fit`.")]
-Layout = Annotated[str, typer.Option(help="How a folder is laid out: auto, folder, dcase2020, mimii or toyadmos.")]
+Layout = Annotated[
+    str, typer.Option(help="How a folder is laid out: auto, folder, dcase2020 to dcase2025, mimii or toyadmos.")
+]
 MachineType = Annotated[str | None, typer.Option(help="Only this machine type.", metavar="T")]
 MachineID = Annotated[str | None, typer.Option(help="Only this machine ID.", metavar="I")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.")]

@@ -51,7 +51,7 @@ def main() -> None:
         _fail(error, debug, _REFUSED)
     except KeyboardInterrupt as error:
         _fail(
-            AuscultError("stopped", "a long `fit` or `score` goes on with --resume"),
+            AuscultError("stopped", "a long `fit` or `score` goes on with --resume, a `download` by itself"),
             debug,
             _INTERRUPTED,
             error,

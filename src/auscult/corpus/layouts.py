@@ -24,6 +24,9 @@ __all__ = ["LAYOUTS", "Layout", "Place", "look_up", "open_data", "read_truth"]
 NEARLY_ALL = 0.95
 """The share of a tree's recordings that a layout must explain to be taken for that tree."""
 
+_DISTINCT = list({id(layout): name for name, layout in reversed(LAYOUTS.items())}.values())[::-1]
+"""The layouts, those that several years share once."""
+
 MANIFEST_ENDINGS = (".csv", ".parquet")
 
 
@@ -101,7 +104,7 @@ def _read_folder(data: str, layout: str) -> tuple[list[Row], list[str]]:
         raise AuscultError(f"{strays[0]} does not fit the layout {name}", f"it should look like {example}")
     if not rows:
         raise AuscultError(f"{data}: holds background noise only", "add the recordings of the machine")
-    notes = [f"{data}: read in the layout {name}"] if layout == "auto" else []
+    notes = [f"{data}: read in the layout {_called(name)}"] if layout == "auto" else []
     if n_ignored:
         notes.append(f"{data}: {clips(n_ignored)} of background noise left out")
     if strays:
@@ -113,12 +116,19 @@ def _recognise(data: str, found: Found) -> str:
     """The data set's layout that explains nearly all recordings, else "folder"."""
     explained: Counter[str] = Counter()
     for place, _, files in _places(data, found):
-        for name, layout in LAYOUTS.items():
+        for name in _DISTINCT:
+            layout = LAYOUTS[name]
             if name != "folder":
                 ignored = layout.ignored(place)
                 explained[name] += sum(ignored or layout.read(place, file) is not None for file in files)
     best, count = explained.most_common(1)[0]
     return best if count >= NEARLY_ALL * len(found) else "folder"
+
+
+def _called(name: str) -> str:
+    """The name of a layout, and the years that share it."""
+    alike = [other for other, layout in LAYOUTS.items() if layout is LAYOUTS[name]]
+    return f"{name} (as all of {alike[0]} to {alike[-1]})" if len(alike) > 1 else name
 
 
 def _apply(layout: Layout, data: str, found: Found) -> tuple[list[Row], list[str], int]:

@@ -66,7 +66,7 @@ class Manifest:
         machine_type: str | None = None,
         machine_id: str | None = None,
     ) -> Manifest:
-        """Keep the clips that match everything named; `machine_id` may leave out the `id_` ("00" is "id_00").
+        """Keep the clips that match everything named; `machine_id` may be bare ("00" is "id_00" or "section_00").
 
         Raises
         ------
@@ -78,7 +78,7 @@ class Manifest:
             table = _only(table, "machine_type", {machine_type}, machine_type)
         if machine_id is not None:
             bare = machine_id.removeprefix("id_")
-            spellings = {machine_id, f"id_{bare}", f"id_{bare:0>2}"}
+            spellings = {machine_id, f"id_{bare}", f"id_{bare:0>2}", f"section_{bare:0>2}"}
             table = _only(table, "machine_id", spellings, machine_id)
         if split is not None:
             table = table[table["split"] == split]

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from auscult.corpus import words
 from auscult.corpus.clip import DEFAULT_ID
+from auscult.corpus.section_tree import SHAPE, complete_sections, read_section_clip
 from auscult.corpus.truth import LIST_NAMES, find_truth, look_up, read_truth
 
 Row = dict[str, str]
@@ -234,6 +235,10 @@ def _note_channels(data: str, rows: list[Row]) -> list[str]:
     ]
 
 
+# --- all layouts -------------------------------------------------------------------------------------------
+
+_SECTIONS = Layout(SHAPE, lambda place, name: read_section_clip(place.folders, name), finish=complete_sections)
+
 LAYOUTS = {
     "dcase2020": Layout(
         "[dev_data/|eval_data/]pump/train/normal_id_00_00000000.wav, …/test/anomaly_id_00_00000000.wav or "
@@ -241,6 +246,7 @@ LAYOUTS = {
         _read_dcase2020,
         finish=_complete_dcase2020,
     ),
+    **dict.fromkeys((f"dcase{year}" for year in range(2021, 2026)), _SECTIONS),
     "mimii": Layout("[0_dB_]pump/id_00/normal/00000000.wav, …/abnormal/00000000.wav", _read_mimii),
     "toyadmos": Layout(
         "ToyCar/case1/NormalSound_IND/1100010001_ToyCar_case1_normal_IND_ch1_0001.wav, "

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from auscult.corpus.manifest import CONDITIONS
 from auscult.corpus.scan import absolute
+from auscult.corpus.section_truth import is_section_truth, read_sections
+from auscult.corpus.sections import spellings
 from auscult.corpus.words import condition_in
 from auscult.errors import AuscultError
 
@@ -22,7 +24,7 @@ LIST_NAMES = ("eval_data_list.csv", "eval_data_list_2020.csv")
 def read_truth(path: str | os.PathLike[str]) -> Truth:
     """Read a ground-truth list.
 
-    Two kinds are understood:
+    Understood are:
 
     - The lists of the DCASE challenges (`eval_data_list.csv` on Zenodo, record 3951620, and the
       `datasets/eval_data_list_20*.csv` of the challenge's baseline): a line with a machine type alone, then
@@ -30,10 +32,13 @@ def read_truth(path: str | os.PathLike[str]) -> Truth:
       each be missing, not both; 0 is normal, 1 an anomaly.
     - A table with the columns `path` and `condition`, and if it has one `machine_type`, such as a manifest.
 
+    For DCASE 2021 to 2025 also an evaluator's file or folder: see
+    :func:`auscult.corpus.section_truth.read_sections`.
+
     Parameters
     ----------
     path : path-like
-        The list, `.csv` or (a table only) `.parquet`.
+        The list, `.csv` or (a table only) `.parquet`, or a folder of the evaluators' lists.
 
     Returns
     -------
@@ -48,6 +53,8 @@ def read_truth(path: str | os.PathLike[str]) -> Truth:
         If the file cannot be read, is of neither kind, or contradicts itself.
     """
     source = Path(path)
+    if is_section_truth(source):
+        return {key: told.condition for key, told in read_sections(source).items() if told.condition}
     if source.suffix.lower() == ".parquet":
         return _from_parquet(source)
     rows = _read_rows(source)
@@ -67,7 +74,7 @@ def look_up(truth: Mapping[tuple[str, str], str], machine_type: str, path: str) 
     machine_type, path : str
         The clip's; a relative path starts from the current folder.
     """
-    for name in (path, str(absolute(path)), Path(path).name):
+    for name in (path, str(absolute(path)), *spellings(Path(path).name)):
         for kind in (machine_type, ""):
             if condition := truth.get((kind, name)):
                 return condition

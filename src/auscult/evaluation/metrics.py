@@ -17,7 +17,7 @@ LEVEL = 0.95
 """Coverage of every interval."""
 
 # So many counts stay in the processor's cache; and memory stays bounded however many clips there are.
-_CHUNK = 2**18
+CHUNK = 2**18
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -219,15 +219,15 @@ def bootstrap(
     levels, level = np.unique(-values, return_inverse=True)
     normal, anomaly = np.sort(level[~truth]), np.sort(level[truth])
     normal_rng, anomaly_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
-    chunk = chunk or max(1, _CHUNK // len(values))
+    chunk = chunk or max(1, CHUNK // len(values))
 
     areas = []
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
         areas.append(
             roc_areas(
-                _drawn(normal, len(levels), size, normal_rng),
-                _drawn(anomaly, len(levels), size, anomaly_rng),
+                drawn(normal, len(levels), size, normal_rng),
+                drawn(anomaly, len(levels), size, anomaly_rng),
                 max_fpr,
             )
         )
@@ -268,7 +268,7 @@ def rate(hits: int, n: int, level: float = LEVEL) -> Rate:
     return Rate(hits / n, (low, high), hits, n)
 
 
-def _drawn(levels: Counts, n_levels: int, size: int, rng: np.random.Generator) -> Counts:
+def drawn(levels: Counts, n_levels: int, size: int, rng: np.random.Generator) -> Counts:
     """Draw one class `size` times: how often each score value came up, shape (size, n_levels)."""
     drawn = levels[rng.integers(len(levels), size=(size, len(levels)))]
     drawn += n_levels * np.arange(size)[:, None]

@@ -2,76 +2,22 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from auscult.errors import AuscultError
 from auscult.evaluation import metrics, scores
+from auscult.evaluation.conventions import CONVENTIONS, Convention, convention_named
+from auscult.evaluation.domains import Parts, average_parts, rank_section, with_named_domains
+from auscult.evaluation.ranking import Ranking, average, own_curve
 from auscult.evaluation.results import Evaluation, Line, Spread
 from auscult.evaluation.truth import TruthMatch, with_truth
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ROUGH = 10
-"""With fewer clips of a class than this, an interval by resampling is only a rough guide."""
-
-
-@dataclass(frozen=True)
-class Convention:
-    """A way to come from clips to the figures of a machine type and of all types.
-
-    Attributes
-    ----------
-    name : str
-        As asked for.
-    sentence : str
-        What a reader must know to compare the figures with others'.
-    type_from : {"ids", "clips"}
-        Whether a type's figure is the mean over its IDs, or that of one ROC curve over all its clips.
-    mean : callable
-        How figures are averaged, over the first axis.
-    """
-
-    name: str
-    sentence: str
-    type_from: Literal["ids", "clips"]
-    mean: metrics.Mean
-
-
-def arithmetic(figures: metrics.Floats) -> metrics.Floats:
-    """The arithmetic mean over the first axis."""
-    mean: metrics.Floats = np.mean(figures, axis=0)
-    return mean
-
-
-_AREAS = "pAUC: false-alarm rates up to 0.1, standardised after McClish, chance 0.5."
-
-CONVENTIONS = {
-    c.name: c
-    for c in (
-        Convention(
-            "dcase2020",
-            "DCASE 2020 Task 2: AUC and pAUC of each machine ID; a machine type is the arithmetic mean over "
-            f"its IDs, overall is the arithmetic mean over types. {_AREAS}",
-            "ids",
-            arithmetic,
-        ),
-        Convention(
-            "pooled",
-            "Pooled: one ROC curve per machine type over the clips of all its IDs, as some papers report; "
-            "overall is the arithmetic mean over types. Not comparable with figures averaged over IDs, such "
-            f"as those of DCASE. {_AREAS}",
-            "clips",
-            arithmetic,
-        ),
-    )
-}
-"""The conventions known, by name."""
+__all__ = ["CONVENTIONS", "Convention", "evaluate"]
 
 
 def evaluate(
@@ -110,7 +56,7 @@ def evaluate(
     ----------
     Y. Koizumi et al., "Description and discussion on DCASE2020 Challenge Task 2", DCASE Workshop 2020.
     """
-    convention = _convention(protocol)
+    convention = convention_named(protocol)
     if resamples < 1 or seed < 0:
         raise AuscultError(f"resamples is {resamples} and seed {seed}", "give at least 1, and at least 0")
     table = scores.checked("the table of scores", table)
@@ -118,6 +64,8 @@ def evaluate(
     if truth is not None:
         table, match = with_truth(table, truth)
 
+    if convention.type_from == "domains":
+        table = with_named_domains(table, protocol)
     overall, by_type, by_id = _lines(table, convention, resamples, seed)
     return Evaluation(
         overall=overall,
@@ -125,7 +73,7 @@ def evaluate(
         by_id=tuple(by_id),
         convention=f"{convention.sentence} {_about_intervals(convention, resamples, seed)}",
         protocol=convention.name,
-        notes=_about_all(overall, match),
+        notes=(*_about_all(overall, match), *_about_domains(table, convention)),
         seed=seed,
         resamples=resamples,
         truth=match,
@@ -137,19 +85,47 @@ def _lines(
     table: pd.DataFrame, convention: Convention, resamples: int, seed: int
 ) -> tuple[Line, list[Line], list[Line]]:
     """The lines overall, of each type and of each ID."""
+    if convention.type_from == "domains":
+        return _lines_of_domains(table, convention, resamples, seed)
     by_id, by_type = [], []
     for machine_type, clips in table.groupby("machine_type", sort=False):
         ids = [
-            _line(own, _own_curve(own, resamples, seed, str(machine_type), str(i)), str(machine_type), str(i))
+            _line(own, own_curve(own, resamples, seed, str(machine_type), str(i)), str(machine_type), str(i))
             for i, own in clips.groupby("machine_id", sort=False)
         ]
         if convention.type_from == "ids":
-            ranking = _average(ids, "machine ID", convention.mean)
+            ranking = average(ids, "machine ID", convention.mean)
         else:
-            ranking = _own_curve(clips, resamples, seed, str(machine_type))
+            ranking = own_curve(clips, resamples, seed, str(machine_type))
         by_id += ids
         by_type.append(_line(clips, ranking, str(machine_type)))
-    return _line(table, _average(by_type, "machine type", convention.mean)), by_type, by_id
+    return _line(table, average(by_type, "machine type", convention.mean)), by_type, by_id
+
+
+def _lines_of_domains(
+    table: pd.DataFrame, convention: Convention, resamples: int, seed: int
+) -> tuple[Line, list[Line], list[Line]]:
+    """The same where each section has a source and a target domain."""
+    by_id: list[Line] = []
+    by_type: list[Line] = []
+    type_parts: list[Parts] = []
+    for machine_type, clips in table.groupby("machine_type", sort=False):
+        lines, parts = [], []
+        for section, own in clips.groupby("machine_id", sort=False):
+            ranking, part = rank_section(own, convention, resamples, seed, str(machine_type), str(section))
+            line = _line(own, ranking, str(machine_type), str(section))
+            lines.append(replace(line, domain_parts=line.domains))
+            parts.append(part)
+        ranking, part = average_parts(lines, parts, "section", convention)
+        by_id += lines
+        by_type.append(_joined(_line(clips, ranking, str(machine_type)), lines))
+        type_parts.append(part)
+    ranking, _ = average_parts(by_type, type_parts, "machine type", convention)
+    return _joined(_line(table, ranking), by_type), by_type, by_id
+
+
+def _joined(line: Line, below: Sequence[Line]) -> Line:
+    return replace(line, domain_parts=tuple(own for under in below for own in under.domain_parts))
 
 
 def _groups(table: pd.DataFrame, convention: Convention, resamples: int, seed: int) -> tuple[Line, ...]:
@@ -162,46 +138,8 @@ def _groups(table: pd.DataFrame, convention: Convention, resamples: int, seed: i
     )
 
 
-@dataclass(frozen=True)
-class _Ranking:
-    """How well one line's scores rank its clips, or why that cannot be said."""
-
-    auc: metrics.Figure | None = None
-    pauc: metrics.Figure | None = None
-    why: str = ""
-    notes: tuple[str, ...] = ()
-
-
-def _own_curve(clips: pd.DataFrame, resamples: int, seed: int, *name: str) -> _Ranking:
-    """Rank the clips by one ROC curve of their own."""
-    judged = clips[clips["score"].notna()]
-    known = judged[judged["condition"] != "unknown"]
-    anomalous = (known["condition"] == "anomaly").to_numpy()
-    n_anomaly, n_normal = int(anomalous.sum()), int((~anomalous).sum())
-    if not (n_normal and n_anomaly):
-        return _Ranking(why=_missing(n_normal, n_anomaly, len(judged) - len(known)))
-    # Machines averaged with one another must not share their draws; and a machine's interval should
-    # not depend on which others are in the table.
-    own_seed = (seed, zlib.crc32("\0".join(name).encode("utf-8", "surrogatepass")))
-    auc, pauc = metrics.figures(anomalous, known["score"].to_numpy(), resamples=resamples, seed=own_seed)
-    return _Ranking(auc, pauc, notes=_doubts(auc, n_normal, n_anomaly))
-
-
-def _average(lines: Sequence[Line], what: str, mean: metrics.Mean) -> _Ranking:
-    usable = [(line.auc, line.pauc) for line in lines if line.auc and line.pauc]
-    if not usable:
-        alone = len(lines) == 1
-        return _Ranking(why=lines[0].why if alone else f"none of the {len(lines)} {what}s has a figure")
-    left_out = [line for line in lines if not line.auc]
-    return _Ranking(
-        metrics.Figure.averaged([auc for auc, _ in usable], mean),
-        metrics.Figure.averaged([pauc for _, pauc in usable], mean),
-        notes=tuple(f"{line.name} is left out of the mean: {line.why}" for line in left_out),
-    )
-
-
 def _line(
-    clips: pd.DataFrame, ranking: _Ranking, machine_type: str | None = None, machine_id: str | None = None
+    clips: pd.DataFrame, ranking: Ranking, machine_type: str | None = None, machine_id: str | None = None
 ) -> Line:
     judged = clips[clips["score"].notna()]
     by_condition = {c: judged[judged["condition"] == c] for c in scores.CONDITIONS}
@@ -227,6 +165,8 @@ def _line(
         },
         why=ranking.why,
         notes=ranking.notes,
+        official=ranking.official,
+        domains=ranking.domains,
         reconstruction=_spread(by_condition["normal"]),
     )
 
@@ -245,37 +185,19 @@ def _alarms(clips: pd.DataFrame) -> metrics.Rate | None:
     return metrics.rate(int((decisions == "anomaly").sum()), len(decisions)) if len(decisions) else None
 
 
-def _missing(n_normal: int, n_anomaly: int, n_unknown: int) -> str:
-    if n_normal:
-        what = "no anomalous clip"
-    elif n_anomaly:
-        what = "no normal clip"
-    else:
-        what = "no clip of known condition"
-    return f"{what} among those with a score" + (f" ({n_unknown} unknown)" if n_unknown else "")
-
-
-def _doubts(auc: metrics.Figure, n_normal: int, n_anomaly: int) -> tuple[str, ...]:
-    """What the interval of one ROC curve does not tell."""
-    doubts = []
-    for n, word in ((n_normal, "normal"), (n_anomaly, "anomalous")):
-        if n == 1:
-            doubts.append(f"one {word} clip: no resampling can tell how it would vary")
-        elif n < ROUGH:
-            doubts.append(f"only {n} {word} clips: the interval is rough")
-    low, high = auc.interval()
-    if low == high:
-        doubts.append("every resample gives the same AUC: the true uncertainty is wider than the interval")
-    return tuple(doubts)
-
-
 def _about_intervals(convention: Convention, resamples: int, seed: int) -> str:
-    cell = "machine ID" if convention.type_from == "ids" else "machine type"
+    cell = {"ids": "machine ID", "clips": "machine type", "domains": "section, domain"}[convention.type_from]
     return (
         f"Intervals: 95 %, percentiles of {resamples} resamples of the clips within each {cell} and "
         f"condition (seed {seed}); they do not tell how another training run would vary. False-alarm and "
         "detection rates: of the recorded decisions, over clips, with Clopper-Pearson intervals."
     )
+
+
+def _about_domains(table: pd.DataFrame, convention: Convention) -> tuple[str, ...]:
+    if convention.type_from == "domains" or "domain" not in table or not {"source", "target"} <= set(table["domain"]):
+        return ()
+    return ("the clips are of two domains, which this protocol does not part: --protocol dcase2021 to dcase2025 do",)
 
 
 def _about_all(overall: Line, match: TruthMatch | None) -> tuple[str, ...]:
@@ -287,9 +209,3 @@ def _about_all(overall: Line, match: TruthMatch | None) -> tuple[str, ...]:
     if overall.n_unknown and not match:
         notes.append(f"the condition of {overall.n_unknown} of {n_clips} clips is unknown: left out of AUC and pAUC")
     return tuple(notes)
-
-
-def _convention(protocol: str) -> Convention:
-    if protocol not in CONVENTIONS:
-        raise AuscultError(f"there is no protocol {protocol!r}", f"use one of {', '.join(CONVENTIONS)}")
-    return CONVENTIONS[protocol]

@@ -20,6 +20,45 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class DomainFigures:
+    """The figures of one domain of a section, or their means over sections.
+
+    Attributes
+    ----------
+    domain : {"source", "target"}
+    auc : Figure or None
+        None where it cannot be computed; `why` then says why.
+    pauc : Figure or None
+        Only in conventions that have a pAUC of a domain.
+    n_normal, n_anomaly : int
+        The domain's own clips with a score.
+    precision, recall, f1 : float or None
+        Of the recorded decisions on the domain's own clips; None where a decision is missing.
+    why : str
+    """
+
+    domain: str
+    auc: Figure | None
+    pauc: Figure | None
+    n_normal: int
+    n_anomaly: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    why: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as JSON holds them."""
+        told: dict[str, Any] = {"auc": None, "auc_ci": None}
+        for name, figure in (("auc", self.auc), ("pauc", self.pauc)):
+            if figure:
+                told |= {name: figure.value, f"{name}_ci": list(figure.interval())}
+        for name in ("n_normal", "n_anomaly", "precision", "recall", "f1"):
+            told[name] = getattr(self, name)
+        return told | ({"why": self.why} if self.why else {})
+
+
+@dataclass(frozen=True)
 class Line:
     """The figures of one machine ID, one machine type, or of everything.
 
@@ -45,6 +84,12 @@ class Line:
         Of the reconstruction errors of normal clips, dB squared, where the scores tell them.
     group : {"", "seen", "unseen"}
         Whether the line stands for the machine IDs that were learnt from alone, or for the others.
+    official : Figure or None
+        The mean of AUC and pAUC that a challenge ranks by, in conventions that have one.
+    domains : tuple of DomainFigures
+        Source and target, in conventions that part them.
+    domain_parts : tuple of DomainFigures
+        Those of each section that the line stands for.
     """
 
     machine_type: str | None
@@ -62,6 +107,9 @@ class Line:
     notes: tuple[str, ...]
     reconstruction: Spread | None = None
     group: str = ""
+    official: Figure | None = None
+    domains: tuple[DomainFigures, ...] = ()
+    domain_parts: tuple[DomainFigures, ...] = ()
 
     @property
     def name(self) -> str:
@@ -101,6 +149,10 @@ class Line:
             "scores": self.ranges,
             "notes": list(self.notes),
         }
+        if self.domains:
+            line["official_score"] = self.official.value if self.official else None
+            line["official_score_ci"] = list(self.official.interval()) if self.official else None
+            line["domains"] = {own.domain: own.as_dict() for own in self.domains}
         whys = [why for why in (self.why, self.why_no_rates) if why]
         if whys:
             line["why"] = "; ".join(whys)

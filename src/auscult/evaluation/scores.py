@@ -26,13 +26,14 @@ COLUMNS = (
     "decision",
     "error",
 )
-MORE_COLUMNS = ("seen", "reconstruction_error")
-"""What a table may hold besides: whether the clip's machine was among those learnt from ("yes" or "no"), and the
-mean squared error of the levels a detector predicted, in dB squared."""
+MORE_COLUMNS = ("domain", "seen", "reconstruction_error")
+"""What a table may hold besides: the clip's domain ("source" or "target"), whether its machine was among those learnt
+from ("yes" or "no"), and the mean squared error of the levels a detector predicted, in dB squared."""
 INDISPENSABLE = ("path", "machine_type", "machine_id", "condition", "score")
 NUMBERS = ("score", "p_value", "threshold", "reconstruction_error")
 CONDITIONS = ("normal", "anomaly", "unknown")
 DECISIONS = ("normal", "anomaly", "")
+DOMAINS = ("source", "target", "")
 
 
 def write_scores(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -127,6 +128,8 @@ def checked(name: str, table: pd.DataFrame, required: Sequence[str] = INDISPENSA
     table["condition"] = table["condition"].replace("", "unknown")
     _check_values(name, table, "condition", CONDITIONS)
     _check_values(name, table, "decision", DECISIONS)
+    if "domain" in table:
+        _check_values(name, table, "domain", DOMAINS)
     if "seen" in table:
         _check_values(name, table, "seen", ("yes", "no", ""))
     _check_paths(name, table)

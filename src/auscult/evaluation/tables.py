@@ -28,6 +28,15 @@ CSV_COLUMNS = (
     "why",
     "notes",
 )
+DOMAIN_COLUMNS = (
+    *(f"official_score{part}" for part in ("", "_low", "_high")),
+    *(
+        f"{domain}_{figure}"
+        for domain in ("source", "target")
+        for figure in ("auc", "auc_low", "auc_high", "pauc", "pauc_low", "pauc_high", "precision", "recall", "f1")
+    ),
+)
+"""What follows in conventions that part domains."""
 
 
 def lines(evaluation: Evaluation) -> list[Line]:
@@ -85,7 +94,8 @@ def to_csv(evaluation: Evaluation) -> str:
     """The same rows as CSV: figures as fractions in full precision, empty where there is none."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    parted = any(line.domains for line in lines(evaluation))
+    writer.writerow([*CSV_COLUMNS, *(DOMAIN_COLUMNS if parted else ())])
     for line in lines(evaluation):
         whys = (line.why, line.why_no_rates)
         writer.writerow(
@@ -104,6 +114,7 @@ def to_csv(evaluation: Evaluation) -> str:
                 *([line.reconstruction.mean, line.reconstruction.std] if line.reconstruction else ["", ""]),
                 "; ".join(why for why in whys if why),
                 "; ".join(line.notes),
+                *(_of_domains(line) if parted else ()),
             ]
         )
     return stream.getvalue()
@@ -133,6 +144,10 @@ def _cells(evaluation: Evaluation) -> list[list[str]]:
         ]
         for line in rows
     ]
+    if any(line.domains for line in rows):
+        header += ["source AUC %", "target AUC %", "official %"]
+        for line, row in zip(rows, cells, strict=True):
+            row += [_bare(own.auc) for own in line.domains] + [_figure(line.official)]
     if decided:
         header += ["false alarms %", "detected %"]
         for line, row in zip(rows, cells, strict=True):
@@ -157,6 +172,19 @@ def _figure(figure: Figure | None) -> str:
         return MISSING
     low, high = figure.interval()
     return f"{100 * figure.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _bare(figure: Figure | None) -> str:
+    return MISSING if figure is None else f"{100 * figure.value:.1f}"
+
+
+def _of_domains(line: Line) -> list[str]:
+    """What `DOMAIN_COLUMNS` names."""
+    cells = _numbers(line.official)
+    for own in line.domains:
+        cells += [*_numbers(own.auc), *_numbers(own.pauc)]
+        cells += ["" if value is None else repr(value) for value in (own.precision, own.recall, own.f1)]
+    return cells
 
 
 def _percent(rate: Rate | None) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from auscult.corpus.section_truth import is_section_truth, read_sections, tell
+from auscult.corpus.sections import spellings
 from auscult.corpus.truth import look_up
 from auscult.errors import AuscultError
 from auscult.evaluation.scores import CONDITIONS
@@ -75,8 +78,8 @@ def with_truth(table: pd.DataFrame, truth: Mapping[tuple[str, str], str]) -> tup
     before = table["condition"].tolist()
     after = [b if f == "unknown" else f for f, b in zip(found, before, strict=True)]
     # By file name, because a list may give one clip under several paths.
-    listed = {(t, Path(name).name) for (t, name), c in truth.items() if c != "unknown" and t in {"", *types}}
-    scored = {(t, Path(path).name) for kind, path in zip(types, paths, strict=True) for t in ("", kind)}
+    listed = {(t, _name(name)) for (t, name), c in truth.items() if c != "unknown" and t in {"", *types}}
+    scored = {(t, _name(path)) for kind, path in zip(types, paths, strict=True) for t in ("", kind)}
     match = TruthMatch(
         clips=len(table),
         matched=sum(f != "unknown" for f in found),
@@ -91,3 +94,29 @@ def with_truth(table: pd.DataFrame, truth: Mapping[tuple[str, str], str]) -> tup
             "give the list that belongs to these clips",
         )
     return table.assign(condition=after), match
+
+
+def with_domains_of(table: pd.DataFrame, truth: str | os.PathLike[str]) -> pd.DataFrame:
+    """Complete the domains of a table of scores from a ground truth of DCASE 2021 to 2025; others change nothing.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns `path`, `machine_type`. Not changed.
+    truth : path
+        The file or folder.
+    """
+    if not is_section_truth(truth):
+        return table
+    tellings = read_sections(truth)
+    known = table["domain"] if "domain" in table else [""] * len(table)
+    domains = [
+        tell(tellings, machine_type, path).domain or domain
+        for machine_type, path, domain in zip(table["machine_type"], table["path"], known, strict=True)
+    ]
+    return table.assign(domain=domains) if any(domains) else table
+
+
+def _name(path: str) -> str:
+    """The file's name in the one spelling that all lists can be brought to."""
+    return spellings(Path(path).name)[0]
