@@ -80,6 +80,7 @@ SMALL["mobilenetv2"] = {
     "learning_rate": 3e-3,
 }
 SMALL["ensemble"] = {"members": ["knn", {"detector": "ae", "settings": SMALL["ae"]}]}
+SMALL["multires"] = {"seconds": 1.0, "max_steps": 50, "batch_size": 16}
 SMALL["stgram"] = {"frames": 16, "form": 2023, "max_steps": 60, "batch_size": 16}
 
 RATE = 16_000

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -68,6 +68,22 @@ class Run:
     checkpoint: Path | None = None
     resume: bool = False
     identity: str = ""
+
+    def part(self, number: int) -> Run:
+        """The circumstances of one of several trainings that make a run: a checkpoint of its own."""
+        if self.checkpoint is None:
+            return self
+        return replace(self, checkpoint=self._of_part(number), identity=f"{self.identity} {number}")
+
+    def forget_parts(self, count: int) -> None:
+        """Delete the checkpoints of so many parts, once all are done."""
+        for number in range(count):
+            if self.checkpoint is not None:
+                self._of_part(number).unlink(missing_ok=True)
+
+    def _of_part(self, number: int) -> Path:
+        assert self.checkpoint is not None
+        return self.checkpoint.with_name(f"{self.checkpoint.name}.{number}")
 
 
 @dataclass(frozen=True)

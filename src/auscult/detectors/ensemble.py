@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -180,11 +178,10 @@ class Ensemble(Detector):
         for number, member in enumerate(self.members):
             left = None if budget is None else max(0.0, budget - (time.monotonic() - begun))
             share = None if left is None else left / (len(self.members) - number)
-            own = None if run is None else _run_of(run, number)
+            own = None if run is None else run.part(number)
             logs.append(member.fit(train, outliers=outliers, store=store, budget=share, seed=seed, run=own))
-        for number in range(len(self.members)):
-            if run is not None and run.checkpoint is not None:
-                _checkpoint_of(run.checkpoint, number).unlink(missing_ok=True)
+        if run is not None:
+            run.forget_parts(len(self.members))
         logmels = store.collect(train, self.front_end)
         require_clips(logmels)
         known = [c for c, s in zip(logmels.clips, logmels.spectra, strict=True) if len(s) >= self.min_frames]
@@ -358,13 +355,3 @@ def _fitted_to(anomaly_map: torch.Tensor, logmel: torch.Tensor) -> torch.Tensor:
     if anomaly_map.shape == logmel.shape:
         return anomaly_map
     return interpolate(anomaly_map[None, None], size=tuple(logmel.shape), mode="bilinear", align_corners=False)[0, 0]
-
-
-def _run_of(run: Run, number: int) -> Run:
-    if run.checkpoint is None:
-        return run
-    return replace(run, checkpoint=_checkpoint_of(run.checkpoint, number), identity=f"{run.identity} {number}")
-
-
-def _checkpoint_of(checkpoint: Path, number: int) -> Path:
-    return checkpoint.with_name(f"{checkpoint.name}.{number}")

@@ -1,0 +1,409 @@
+"""Four resolutions of a waveform, learnt by telling machines apart; a clip far from all that is known is strange."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import nn
+from torch.nn.functional import normalize
+
+from auscult.corpus.clip import Clip
+from auscult.detectors.base import DetectorConfig, Needs, require_fitted
+from auscult.detectors.machines import MachineDetector
+from auscult.detectors.multires_training import Crops, Learner, loss_of
+from auscult.detectors.registry import register
+from auscult.errors import AuscultError
+from auscult.nn.attribution import integrated_gradients
+from auscult.nn.multires import SAMPLE_RATE, WIDTH, WINDOWS, MultiResolution, crop_starts, kept_bins, repeated
+from auscult.nn.subclusters import SubClusters
+from auscult.parallel import map_in_order
+from auscult.store import Store, require_clips
+from auscult.training import Plan, Run, TrainingLog, train
+
+_HOP = 512
+"""Of the middle spectrogram, and of the log-mel that maps are aligned with."""
+
+_MIDDLE = 2
+"""The middle spectrogram's place among the resolutions."""
+
+_MAP_STEPS = 8
+_CROPS_AT_ONCE = 8
+_FEWEST_FRAMES = 8
+
+
+class MultiresConfig(DetectorConfig):
+    """Settings of the multi-resolution embedding.
+
+    Attributes
+    ----------
+    seconds : float
+        Length that is heard at once: shorter clips are repeated, of longer ones several crops are judged.
+    labels : {"machine", "attributes"}
+        Whether a class is a machine, or a machine with its attributes where the manifest has any.
+    loss : {"scac", "adaproj"}
+        Sub-cluster AdaCos, or AdaProj.
+    centres : int
+        Of each class.
+    trainable : bool
+        Whether they move.
+    mixup : float
+        Probability that a clip is mixed with another, in a random proportion.
+    feature_exchange : bool
+        Whether half of the embeddings get another clip's branch, which is a class of its own (FeatEx).
+    density : int
+        A distance is divided by the mean distance of the known clip to so many of its own neighbours, which helps where
+        some conditions are scarce; 0 for none.
+    seeds : int
+        Networks, whose distances are averaged.
+    known_clips : int
+        Training clips of a machine type whose embeddings are kept.
+    epochs, batch_size, learning_rate, max_steps : training
+    """
+
+    seconds: PositiveFloat = Field(default=11.0, ge=1.0, description="seconds heard at once")
+    labels: Literal["machine", "attributes"] = Field(default="attributes", description="what makes a class")
+    loss: Literal["scac", "adaproj"] = Field(default="scac", description="sub-cluster AdaCos, or AdaProj")
+    centres: PositiveInt = Field(default=16, description="directions of each class")
+    trainable: bool = Field(default=True, description="whether the directions are learnt")
+    mixup: float = Field(default=0.5, ge=0, le=1, description="share of clips mixed with another")
+    feature_exchange: bool = Field(
+        default=False, description="exchange a branch between clips, as classes of their own"
+    )
+    density: int = Field(default=0, ge=0, description="neighbours by whose distance a distance is judged; 0: none")
+    seeds: PositiveInt = Field(default=1, description="networks that are averaged")
+    known_clips: PositiveInt = Field(default=2000, description="training clips of a type that are kept")
+    epochs: PositiveInt = Field(default=16, description="passes over the training clips")
+    batch_size: int = Field(default=64, ge=4, description="clips in a training step")
+    learning_rate: PositiveFloat = Field(default=1e-3, description="of AdamW")
+    max_steps: PositiveInt | None = Field(default=None, description="end after so many steps")
+
+
+@register
+class Multires(MachineDetector):
+    """Embeds a clip at four resolutions, by what tells machines apart, and measures how far the nearest known clip is.
+
+    The magnitudes of the whole clip's transform, and spectrograms of windows of 16, 64 and 256 ms, each through a
+    network of its own; 5.0 million parameters for eleven seconds. Learnt by classifying machines (and their
+    attributes) with sub-cluster AdaCos of 16 directions a class, half of the waveforms mixed with others; AdamW
+    1e-3, batches of 64, 16 epochs, the last counts. No machine ID is needed to judge a clip.
+
+    Score: cosine distance to the nearest training clip of the same machine type, averaged over crops and
+    networks. Map (ours): what each bin of the middle spectrogram adds to that distance, by integrated gradients from
+    the mean spectrum of the training clips, gathered into mel bands; where it adds something.
+
+    References
+    ----------
+    Fujimura et al., "ASDKit", 2025 (arXiv 2507.10264), dis_multispec_scac_trainable. Wilkinghoff, "Self-supervised
+    learning for anomalous sound detection", ICASSP 2024: feature exchange. Density: arXiv 2509.10951.
+
+    Notes
+    -----
+    From descriptions of these systems. Where AdamW's decay is not told it is torch's, 0.01.
+    """
+
+    name = "multires"
+    family = "classification"
+    paper = "after Fujimura et al., 2025, and Wilkinghoff, 2023–2025"
+    needs = frozenset({Needs.NORMALS, Needs.MACHINE_IDS})
+    scorings: ClassVar[frozenset[str]] = frozenset({"density"})
+    Config: ClassVar[type[DetectorConfig]] = MultiresConfig
+    config: MultiresConfig
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"seeds": 10},
+        # Ours: some minutes on one core. The same network on two seconds at a time, in smaller batches.
+        "quick": {"seconds": 2.0, "batch_size": 32, "epochs": 1000, "max_steps": 150},
+    }
+
+    def __init__(self, config: DetectorConfig | None = None) -> None:
+        super().__init__(config)
+        self.known: torch.Tensor | None = None
+        self.owners = torch.zeros(0, dtype=torch.int64)
+        self.types: list[str] = []
+        self.learnt: list[str] = []
+
+    @property
+    def n_samples(self) -> int:
+        """Of a crop, in whole hops."""
+        return round(self.config.seconds * SAMPLE_RATE / _HOP) * _HOP
+
+    @property
+    def min_frames(self) -> int:
+        """A quarter of a second; a shorter clip than a crop is repeated. Ours."""
+        return _FEWEST_FRAMES
+
+    def build(self) -> Embedders:
+        """New networks."""
+        return Embedders(self.config.seeds, self.n_samples)
+
+    # Learning -----------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: Sequence[Clip],
+        *,
+        outliers: Sequence[Clip] | None = None,
+        store: Store,
+        budget: float | None = None,
+        seed: int = 0,
+        run: Run | None = None,
+    ) -> TrainingLog:
+        """Train the networks to tell the clips' classes, and the outliers', apart; see `Detector.fit`."""
+        logmels = store.collect([*train, *(outliers or ())], self.front_end)
+        require_clips(logmels)
+        clips = [c for c, s in zip(logmels.clips, logmels.spectra, strict=True) if len(s) >= self.min_frames]
+        classes = self._classes(clips)
+        self.machines = sorted({(clip.machine_type, clip.machine_id) for clip in clips})
+        examples = Crops(
+            clips,
+            [classes.index(self._label(clip)) for clip in clips],
+            self.wave,
+            self.n_samples,
+            self.config.batch_size,
+        )
+        networks = self.new_network(seed)
+        assert isinstance(networks, Embedders)
+        logs = []
+        for number, network in enumerate(networks.networks):
+            assert isinstance(network, MultiResolution)
+            share = None if budget is None else budget / len(networks.networks)
+            logs.append(self._train(network, examples, len(classes), share, seed + number, run and run.part(number)))
+        if run is not None:
+            run.forget_parts(len(logs))
+        self.network = networks.cpu().eval()
+        own = set(map(id, train))
+        self._know([clip for clip in clips if id(clip) in own], seed)
+        networks.usual.copy_(self._usual(clips))
+        return replace(
+            logs[-1],
+            steps=sum(log.steps for log in logs),
+            seconds=sum(log.seconds for log in logs),
+            losses=tuple(loss for log in logs for loss in log.losses),
+        )
+
+    def _label(self, clip: Clip) -> tuple[str, str, str]:
+        return clip.machine_type, clip.machine_id, clip.attributes if self.config.labels == "attributes" else ""
+
+    def _classes(self, clips: Sequence[Clip]) -> list[tuple[str, str, str]]:
+        classes = sorted({self._label(clip) for clip in clips})
+        if len(classes) < 2:
+            raise AuscultError(
+                f"{self.name} learns what tells machines or attributes apart, and all {len(clips)} clips are of one",
+                "give clips of several (in a manifest, or with --outliers DATA), or use bank, which needs no labels",
+            )
+        return classes
+
+    def _train(
+        self,
+        network: MultiResolution,
+        examples: Crops,
+        n_classes: int,
+        budget: float | None,
+        seed: int,
+        run: Run | None,
+    ) -> TrainingLog:
+        config = self.config
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            width, n_directions = 4 * WIDTH, (3 if config.feature_exchange else 1) * n_classes
+            head = SubClusters(
+                width, n_directions, config.centres, projected=config.loss == "adaproj", trainable=config.trainable
+            )
+        learner = Learner(network, head, n_classes, config.mixup, config.feature_exchange)
+        moving = [p for p in learner.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(moving, lr=config.learning_rate, fused=True)
+        plan = Plan(config.epochs, config.batch_size, config.max_steps, budget)
+        return train(learner, loss_of, examples, optimizer, plan, seed=seed, run=run)
+
+    def _know(self, clips: Sequence[Clip], seed: int) -> None:
+        """Keep embeddings of training clips, of no more of each machine type than are needed."""
+        rng = np.random.default_rng(seed)
+        kinds = np.array([clip.machine_type for clip in clips])
+        self.types = sorted(set(kinds.tolist()))
+        chosen = [
+            k
+            for kind in self.types
+            for k in sorted(rng.permutation(np.flatnonzero(kinds == kind))[: self.config.known_clips].tolist())
+        ]
+        with torch.inference_mode():
+            embedded = list(map_in_order(lambda k: self._embed(clips[k]), chosen))
+        counts = torch.tensor([len(one) for one in embedded])
+        self.learnt = [clips[k].path for k in chosen]
+        self.known = torch.cat(embedded).clone()
+        numbers = torch.arange(len(chosen)).repeat_interleave(counts)
+        types = torch.tensor([self.types.index(str(kinds[k])) for k in chosen]).repeat_interleave(counts)
+        self.owners = torch.stack([types, numbers])
+
+    def _usual(self, clips: Sequence[Clip]) -> torch.Tensor:
+        """Mean magnitude of each bin of the middle spectrogram, (n_bins,)."""
+        network = self._fitted().networks[0]
+        assert isinstance(network, MultiResolution)
+        some = clips[:: max(1, len(clips) // 50)]
+        with torch.inference_mode():
+            levels = [network.resolve(self._crops(clip)[0])[_MIDDLE].mean(dim=(0, 2)) for clip in some]
+        return torch.stack(levels).mean(0).clone()
+
+    # Judging ------------------------------------------------------------------------------------
+
+    def score_of(self, clip: Clip, logmel: torch.Tensor) -> float:  # noqa: ARG002
+        """Distance to the nearest known clip of the same machine type."""
+        return float(self._distances(self._embed(clip), self._own(clip)).double().mean())
+
+    def score_learnt(self, clips: Sequence[Clip]) -> np.ndarray:
+        """A training clip's own embeddings are left out."""
+        numbers = {path: number for number, path in enumerate(self.learnt)}
+
+        def score(clip: Clip) -> float:
+            own = self._own(clip) & (self.owners[1] != numbers.get(clip.path, -1))
+            own = own if own.any() else self._own(clip)
+            with torch.inference_mode():
+                return float(self._distances(self._embed(clip), own).double().mean())
+
+        return np.fromiter(map_in_order(score, clips), np.float64, len(clips))
+
+    def map_of(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:
+        """What each bin adds to the distance, shape (n_frames, n_mels)."""
+        networks, own = self._fitted(), self._own(clip)
+        with torch.inference_mode(False):
+            waves, starts = self._crops(clip)
+        total = torch.zeros_like(logmel)
+        count = torch.zeros(len(logmel), 1)
+        for wave, start in zip(waves, starts, strict=True):
+            shares = torch.stack([self._shares(k, wave[None], own) for k in range(len(networks.networks))]).mean(0)
+            frames = (start // _HOP + torch.arange(len(shares))) % len(logmel)
+            total.index_add_(0, frames, shares)
+            count.index_add_(0, frames, torch.ones(len(shares), 1))
+        return (total / count.clamp(min=1)).clamp(min=0)
+
+    def _shares(self, number: int, wave: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Share of each mel band and frame of a crop in one network's distance, (n_frames, n_mels)."""
+        networks = self._fitted()
+        network = networks.networks[number]
+        assert isinstance(network, MultiResolution)
+        assert self.known is not None
+        with torch.inference_mode(False):
+            resolutions = [one.clone() for one in network.resolve(wave)]
+            known = self.known[own][:, number].clone()
+            usual = networks.usual.clone()[None, :, None]
+
+        def distance(middle: torch.Tensor) -> torch.Tensor:
+            heard = [one.expand(len(middle), *one.shape[1:]) for one in resolutions]
+            heard[_MIDDLE] = middle
+            return (1 - normalize(network.embed(heard), dim=1) @ known.T).amin(dim=1)
+
+        shares = integrated_gradients(distance, resolutions[_MIDDLE], usual, _MAP_STEPS)[0]
+        return shares.T @ self._bands
+
+    @property
+    def _bands(self) -> torch.Tensor:
+        """How each bin of the middle spectrogram is shared out among mel bands, (n_bins, n_mels)."""
+        bins = kept_bins(WINDOWS[_MIDDLE - 1][0])
+        matrix = torch.from_numpy(np.asarray(self.front_end.mel_matrix(), dtype=np.float32))[:, bins.start : bins.stop]
+        return (matrix / matrix.sum(dim=0).clamp(min=1e-12)).T
+
+    def score_logmel(self, logmel: torch.Tensor) -> float:  # noqa: ARG002
+        """Refuse: there is no score without the waveform."""
+        raise AuscultError("multires hears the waveform, not the log-mel", "score the clip")
+
+    def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """Refuse: there is no map without the waveform."""
+        raise AuscultError("multires hears the waveform, not the log-mel", "ask for the map of the clip")
+
+    def _own(self, clip: Clip) -> torch.Tensor:
+        """Which known embeddings a clip is compared with: of its machine type, or all where that is unknown."""
+        require_fitted(self.known, self.name)
+        if clip.machine_type not in self.types:
+            return torch.ones(self.owners.shape[1], dtype=torch.bool)
+        return self.owners[0] == self.types.index(clip.machine_type)
+
+    def _distances(self, embedded: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Distance of crops, (n_crops, n_networks), from their directions, (n_crops, n_networks, width)."""
+        assert self.known is not None
+        known = self.known[own].transpose(0, 1)
+        distances = apart(embedded.transpose(0, 1), known)
+        if self.config.density:
+            distances = distances / _densities(known, self.config.density)[:, None]
+        return distances.amin(dim=2).T
+
+    def _embed(self, clip: Clip) -> torch.Tensor:
+        """Directions of a clip's crops, (n_crops, n_networks, width)."""
+        networks = self._fitted()
+        waves, _ = self._crops(clip)
+        return torch.cat([networks(some) for some in torch.split(waves, _CROPS_AT_ONCE)])
+
+    def _crops(self, clip: Clip) -> tuple[torch.Tensor, list[int]]:
+        wave = repeated(self.wave(clip), self.n_samples)
+        starts = crop_starts(len(wave), self.n_samples, _HOP)
+        return torch.stack([wave[start : start + self.n_samples] for start in starts]), starts
+
+    def wave(self, clip: Clip) -> torch.Tensor:
+        """The waveform of a clip, (n_samples,)."""
+        return torch.from_numpy(clip.waveform(SAMPLE_RATE, self.front_end.channel))
+
+    def _fitted(self) -> Embedders:
+        require_fitted(self.network, self.name)
+        assert isinstance(self.network, Embedders)
+        return self.network
+
+    # Keeping ------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The networks, and the embeddings known."""
+        tensors, facts = super().state()
+        require_fitted(self.known, self.name)
+        assert self.known is not None
+        known = {"known.embeddings": self.known, "known.owners": self.owners}
+        return tensors | known, facts | {"types": self.types, "learnt": self.learnt}
+
+    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        """Take over what `state` gave; see `NetworkDetector.restore`."""
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith("known.")}
+        super().restore(own, facts)
+        try:
+            self.known, self.owners = tensors["known.embeddings"], tensors["known.owners"]
+            self.types, self.learnt = [str(kind) for kind in facts["types"]], [str(path) for path in facts["learnt"]]
+        except (KeyError, TypeError) as error:
+            raise AuscultError(f"the model's tensors do not fit {self.name}", "fit it again") from error
+
+
+class Embedders(nn.Module):
+    """Networks of different seeds, and what the middle spectrogram usually is.
+
+    Parameters
+    ----------
+    count, n_samples : int
+    """
+
+    usual: torch.Tensor
+
+    def __init__(self, count: int, n_samples: int) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(MultiResolution(n_samples) for _ in range(count))
+        self.register_buffer("usual", torch.zeros(len(kept_bins(WINDOWS[_MIDDLE - 1][0]))))
+
+    def forward(self, waves: torch.Tensor) -> torch.Tensor:
+        """Directions of waveforms, (batch, n_samples): (batch, count, width)."""
+        return torch.stack([normalize(network(waves), dim=1) for network in self.networks], dim=1)
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """One minus the cosine between directions, (…, n, width) and (…, m, width): (…, n, m).
+
+    By their differences: a product of nearly equal directions is 1 in 32 bits, whatever their angle.
+    """
+    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
+
+
+def _densities(known: torch.Tensor, neighbours: int) -> torch.Tensor:
+    """Mean distance of each known direction to its nearest others, (n_networks, n_known), never nearly 0."""
+    distances = apart(known, known)
+    distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    nearest = min(neighbours, known.shape[1] - 1)
+    if nearest < 1:
+        return torch.ones(known.shape[:2])
+    means = distances.topk(nearest, dim=2, largest=False).values.mean(dim=2)
+    return means.clamp(min=1e-3 * float(means.mean()) + 1e-9)

@@ -1,0 +1,262 @@
+"""The multi-resolution embedding: sizes, losses against plain forms, crops, what is known and what is near."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize, one_hot
+
+from auscult.corpus import Clip
+from auscult.detectors.multires import Multires, _densities
+from auscult.detectors.multires_training import Crops, Learner
+from auscult.detectors.registry import create, rescored
+from auscult.errors import AuscultError
+from auscult.nn.mixing import exchanged, mixed
+from auscult.nn.multires import WIDTH, WINDOWS, MultiResolution, crop_starts, kept_bins, repeated, spectrogram
+from auscult.nn.subclusters import SubClusters
+from auscult.store import Store
+from auscult.training import Run
+from conftest import machine_sound
+
+RATE = 16_000
+
+
+def clip(seed: int, machine_id: str = "id_00", kind: str = "pump", seconds: float = 1.3, **more: Any) -> Clip:
+    sound = machine_sound(seed, seconds=seconds, pitch=180.0 if machine_id == "id_00" else 260.0)
+    return Clip(
+        f"{kind} {machine_id} {seed}",
+        samples=sound.astype(np.float32),
+        rate=RATE,
+        machine_type=kind,
+        machine_id=machine_id,
+        **more,
+    )
+
+
+def small(**changed: object) -> Multires:
+    made = create("multires", "quick", {"seconds": 1.0, "max_steps": 2, "batch_size": 4, **changed})
+    assert isinstance(made, Multires)
+    return made
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Multires:
+    made = small()
+    clips = [clip(k, f"id_0{2 * (k % 2)}") for k in range(8)] + [clip(k, "id_01", "fan") for k in range(4)]
+    made.fit(clips, store=Store(tmp_path_factory.mktemp("store")))
+    return made
+
+
+# Sizes ---------------------------------------------------------------------------------------------------
+
+
+def test_it_has_five_million_parameters_for_eleven_seconds() -> None:
+    assert create("multires", "paper", {"seeds": 1}).n_parameters() == 5_000_432
+    assert create("multires", "paper").n_parameters() == 10 * 5_000_432
+
+
+def test_the_spectrograms_have_the_bins_from_200_to_8000_hz() -> None:
+    assert [len(kept_bins(n_fft)) for n_fft, _ in WINDOWS] == [125, 500, 1997]
+    tone = torch.sin(2 * math.pi * 1000 * torch.arange(RATE) / RATE)[None]
+    for n_fft, hop in WINDOWS:
+        loudest = int(spectrogram(tone, n_fft, hop)[0].mean(1).argmax())
+        assert kept_bins(n_fft)[loudest] * RATE / n_fft == 1000
+
+
+@pytest.mark.parametrize("seconds", [1, 2.5, 11])
+def test_every_length_gives_four_branches(seconds: float) -> None:
+    network = MultiResolution(round(seconds * RATE)).eval()
+    assert network(torch.randn(2, round(seconds * RATE))).shape == (2, 4 * WIDTH)
+
+
+def test_branches_hear_their_own_resolution_only() -> None:
+    network = MultiResolution(RATE).eval()
+    resolutions = network.resolve(torch.randn(1, RATE))
+    before = network.embed(resolutions)
+    for number in range(4):
+        changed = [one * (2.0 if k == number else 1.0) for k, one in enumerate(resolutions)]
+        differs = (network.embed(changed) != before).view(4, WIDTH).any(1).tolist()
+        assert differs == [k == number for k in range(4)]
+
+
+# Crops ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_samples", [100, 512, 513, 1024, 5000, 16_384])
+def test_crops_cover_a_clip(n_samples: int) -> None:
+    starts = crop_starts(n_samples, 512, 128)
+    heard = np.zeros(max(n_samples, 512), dtype=bool)
+    for start in starts:
+        assert start % 128 == 0
+        assert start + 512 <= len(heard)
+        heard[start : start + 512] = True
+    assert heard[: n_samples - 127].all()
+
+
+def test_a_short_clip_is_repeated() -> None:
+    assert repeated(torch.arange(3), 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_training_crops_lie_anywhere_in_the_clip() -> None:
+    waves = {f"c{k}": torch.arange(1000.0) + 10_000 * k for k in range(3)}
+    examples = Crops([Clip(name) for name in waves], [0, 1, 2], lambda c: waves[c.path], 100, 4)
+    assert len(examples) == 4
+    starts = set()
+    for _ in range(50):
+        rows, labels = examples.gather(torch.arange(4))
+        assert labels.tolist() == [0, 1, 2, 0]
+        assert (rows.diff() == 1).all()
+        starts |= {float(row[0]) % 10_000 for row in rows}
+    assert min(starts) < 100 < 800 < max(starts) <= 900
+
+
+# Losses --------------------------------------------------------------------------------------------------
+
+
+def test_sub_cluster_adacos_is_the_softmax_over_all_centres_summed_by_class() -> None:
+    torch.manual_seed(0)
+    head = SubClusters(8, 3, 4)
+    embeddings, labels = torch.randn(5, 8), torch.tensor([0, 2, 1, 1, 0])
+    assert head.scale == pytest.approx(math.sqrt(2) * math.log(3 * 4 - 1))
+    loss = 0.0
+    for x, label in zip(normalize(embeddings, dim=1), labels, strict=True):
+        parts = [[math.exp(head.scale * float(x @ normalize(c, dim=0))) for c in own] for own in head.centres.detach()]
+        loss -= math.log(sum(parts[label]) / sum(map(sum, parts))) / 5
+    assert float(head(embeddings, one_hot(labels, 3).float()).detach()) == pytest.approx(loss, rel=1e-5)
+
+
+def test_adaproj_is_the_cosine_to_the_projection() -> None:
+    torch.manual_seed(0)
+    head = SubClusters(6, 2, 3, projected=True, trainable=False)
+    assert not head.centres.requires_grad
+    x = torch.randn(1, 6)
+    cosines = []
+    for own in normalize(head.centres, dim=2):
+        projection = sum(((normalize(x, dim=1)[0] @ w) * w for w in own), torch.zeros(6))
+        cosines.append(float(normalize(x, dim=1)[0] @ normalize(projection, dim=0)))
+    expected = torch.tensor(cosines).mul(head.scale).log_softmax(0)
+    torch.testing.assert_close(head.log_probabilities(x)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_mixing_keeps_what_is_not_mixed_and_weighs_labels_as_waves() -> None:
+    torch.manual_seed(1)
+    waves, labels = torch.eye(64), torch.eye(64)
+    same, unchanged = mixed(waves, labels, 0.0)
+    assert torch.equal(same, waves)
+    assert torch.equal(unchanged, labels)
+    both, soft = mixed(waves, labels, 0.5)
+    assert torch.equal(both, soft)  # waves are their own labels here
+    torch.testing.assert_close(soft.sum(1), torch.ones(64))
+    alone = (soft.max(1).values == 1).float().mean()
+    assert 0.3 < alone < 0.75
+
+
+def test_exchanging_a_branch_makes_classes_of_its_own() -> None:
+    torch.manual_seed(0)
+    width, n = 4 * WIDTH, 40
+    embedded = torch.arange(n, dtype=torch.float32)[:, None].expand(n, width).clone()
+    found, soft = exchanged(embedded, torch.eye(n), WIDTH)
+    torch.testing.assert_close(soft.sum(1), torch.ones(n))
+    for k in range(n):
+        giver = int(found[k, 0])
+        assert found[k, WIDTH] == k
+        if soft[k, k] == 1:
+            assert giver == k
+        else:
+            expected = torch.zeros(3 * n)
+            expected[n + giver] += 0.5
+            expected[2 * n + k] += 0.5
+            assert torch.equal(soft[k], expected)
+
+
+def test_learning_lowers_the_loss_with_every_setting() -> None:
+    for settings in ({}, {"exchange": True}):
+        torch.manual_seed(0)
+        n_classes = 2
+        head = SubClusters(4 * WIDTH, n_classes * (3 if settings else 1), 2)
+        learner = Learner(MultiResolution(RATE), head, n_classes, 0.0, bool(settings))
+        waves, labels = torch.randn(8, RATE) * torch.tensor([0.01, 1.0] * 4)[:, None], torch.tensor([0, 1] * 4)
+        optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
+        losses = []
+        for _ in range(6):
+            loss = learner(waves, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        assert losses[-1] < losses[0]
+
+
+# Judging -------------------------------------------------------------------------------------------------
+
+
+def test_a_known_clip_is_at_no_distance_and_left_out_of_what_it_is_compared_with(fitted: Multires) -> None:
+    known = clip(0)
+    assert fitted.score([known])[0] == pytest.approx(0, abs=1e-12)
+    assert fitted.score_learnt([known])[0] > 1e-7
+
+
+def test_the_score_is_the_mean_distance_of_crops_to_the_nearest_of_the_type(fitted: Multires) -> None:
+    other = clip(77, "id_02", seconds=2.5)
+    assert fitted.known is not None
+    with torch.inference_mode():
+        own = fitted.known[fitted.owners[0] == fitted.types.index("pump")]
+        crops = fitted._embed(other)
+        expected = np.mean([min(1 - float(c @ k) for k in own[:, 0]) for c in crops[:, 0]])
+    assert len(crops) == 3
+    assert fitted.score([other])[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_type_never_heard_is_compared_with_all(fitted: Multires) -> None:
+    own = fitted._own(clip(1, kind="valve"))
+    assert own.all()
+    assert len(own) == 24  # twelve clips of two crops
+
+
+def test_outliers_teach_and_are_not_known() -> None:
+    made = small()
+    made.fit([clip(k) for k in range(4)], outliers=[clip(k, "id_02") for k in range(4)], store=Store())
+    assert made.machines == [("pump", "id_00"), ("pump", "id_02")]
+    assert made.learnt == [clip(k).path for k in range(4)]
+
+
+def test_attributes_are_classes_too_and_one_class_is_refused(tmp_path: Any) -> None:
+    with pytest.raises(AuscultError, match="or use bank, which needs no labels"):
+        small().fit([clip(k) for k in range(4)], store=Store(tmp_path))
+    fast = [clip(k, attributes="speed=fast") for k in range(3)]
+    slow = [clip(k + 3, attributes="speed=slow") for k in range(3)]
+    small().fit([*fast, *slow], store=Store(tmp_path))
+    with pytest.raises(AuscultError, match="all 6 clips are of one"):
+        small(labels="machine").fit([*fast, *slow], store=Store(tmp_path))
+
+
+def test_density_divides_by_the_distance_to_the_neighbours() -> None:
+    known = normalize(torch.randn(1, 6, 5, generator=torch.Generator().manual_seed(0)), dim=2)
+    densities = _densities(known, 2)[0]
+    for k in range(6):
+        distances = sorted(1 - float(known[0, k] @ known[0, j]) for j in range(6) if j != k)
+        assert float(densities[k]) == pytest.approx(np.mean(distances[:2]), abs=1e-5)
+    assert _densities(known[:, :1], 3).tolist() == [[1.0]]
+
+
+def test_density_may_be_asked_for_afterwards(fitted: Multires) -> None:
+    other = clip(78)
+    assert rescored(fitted, {"density": 2}).score([other])[0] != fitted.score([other])[0]
+
+
+def test_several_networks_are_averaged_and_go_on_after_a_stop(tmp_path: Any) -> None:
+    clips = [clip(k, f"id_0{2 * (k % 2)}") for k in range(6)]
+    whole = small(seeds=2)
+    log = whole.fit(clips, store=Store(tmp_path))
+    assert log.steps == 4
+    first, second = (dict(network.state_dict()) for network in whole.build().networks)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    again = small(seeds=2)
+    checkpoint = tmp_path / "model.checkpoint"
+    again.fit(clips, store=Store(tmp_path), run=Run(checkpoint=checkpoint, resume=True))
+    assert not list(tmp_path.glob("model.checkpoint*"))
+    assert all(torch.equal(tensor, again.state()[0][name]) for name, tensor in whole.state()[0].items())
