@@ -210,3 +210,12 @@ def test_importing_costs_nothing() -> None:
     assert "fit" in dir(auscult)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = auscult.nothing
+
+
+def test_a_training_that_a_budget_ended_is_done_until_there_is_more_time(tiny_plant: Path, tmp_path: Path) -> None:
+    how: dict[str, object] = {"machine_id": "00", "settings": {"max_steps": 10_000, "batch_size": 64}}
+    file = tmp_path / "short.auscult"
+    auscult.fit(tiny_plant, "ae", budget=0.5, **how).save(file)
+    assert is_done(file, tiny_plant, "ae", budget=0.5, **how)
+    assert not is_done(file, tiny_plant, "ae", budget=60.0, **how)
+    assert not is_done(file, tiny_plant, "ae", **how)

@@ -185,17 +185,21 @@ def is_done(
     outliers: models.Data | None = None,
     false_alarm_rate: float = 0.01,
     seed: int = 0,
+    budget: float | None = None,
     store: Store | None = None,
     layout: str = "auto",
 ) -> bool:
-    """Whether `path` holds the very model that `fit` with these arguments would give."""
+    """Whether `path` holds the very model that `fit` with these arguments would give.
+
+    One that a budget cut short is so only if there is no more time now.
+    """
     if not Path(path).exists():
         return False
     try:
         there = models.load(path)
     except AuscultError:
         return False
-    if there.calibration.false_alarm_rate != false_alarm_rate:
+    if there.calibration.false_alarm_rate != false_alarm_rate or _has_more_time(there, budget):
         return False
     system = registry.create(detector, preset, settings)
     clips = training_clips(data, machine_type=machine_type, machine_id=machine_id, layout=layout)
@@ -203,6 +207,12 @@ def is_done(
     usable = _usable(system, clips, store or Store())[0]
     expected = run_identity(system, *_hold_out(usable, seed), seed, others or ())
     return bool(there.provenance.get("identity") == expected)
+
+
+def _has_more_time(there: Model, budget: float | None) -> bool:
+    """Whether a training that a budget ended would go on longer under another."""
+    training = there.provenance.get("training", {})
+    return training.get("stopped") == "budget" and (budget is None or budget > training["seconds"] + 1)
 
 
 def run_identity(

@@ -83,7 +83,7 @@ def fit(
         "seed": seed,
         "layout": layout,
     }
-    if resume and is_done(target, manifest, detector, **how):
+    if resume and is_done(target, manifest, detector, **how, budget=budget):
         checkpoint.unlink(missing_ok=True)
         print(f"Already done: {target}")
         return
