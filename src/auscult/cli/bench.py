@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from auscult.cli.options import Address, EngineName
+from auscult.cli.options import Address
 from auscult.cli.program import app
 from auscult.cli.say import DONE_WITH_GAPS, tell
 from auscult.errors import AuscultError
@@ -38,7 +38,7 @@ def benchmark(
         bool, typer.Option("--smoke", help="Everything happens and nothing is learnt: minutes, not days.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    engine: EngineName = "local",
+    engine: Annotated[str, typer.Option(help="local (processes of this machine) or ray (a cluster).")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at once. Default: the cores there are.")] = None,
     address: Address = None,
 ) -> None:

@@ -14,7 +14,6 @@ ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file w
 Layout = Annotated[str, typer.Option(help="How a folder is laid out: auto, folder, dcase2020, mimii or toyadmos.")]
 MachineType = Annotated[str | None, typer.Option(help="Only this machine type.", metavar="T")]
 MachineID = Annotated[str | None, typer.Option(help="Only this machine ID.", metavar="I")]
-EngineName = Annotated[str, typer.Option("--engine", help="local (processes of this machine) or ray (a cluster).")]
 Address = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Of a Ray cluster that runs already. Default: one started here."),
