@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from auscult.benchmark import Request, Summary, conduct, experiment_names, read_experiment
+from auscult.benchmark.conducting import Request, Summary, conduct
 from auscult.benchmark.corpus import EVAL_IDS, open_corpus
 from auscult.benchmark.costs import COSTS, estimates, total
-from auscult.benchmark.experiment import Experiment, Plant
+from auscult.benchmark.experiment import Experiment, Plant, experiment_names, read_experiment
 from auscult.benchmark.plan import Plan, make_plan, with_every_detector
 from auscult.benchmark.results import Cell, Estimate
 from auscult.benchmark.running import Done, Job, run_one
@@ -35,47 +36,8 @@ from auscult.detectors.registry import detectors
 from auscult.engines import Outcome
 from auscult.errors import AuscultError
 from auscult.evaluation.scores import read_scores
+from benchmark_cases import SMALL_AE, TINY, run_tiny
 from conftest import Run
-
-SMALL_AE = {"max_steps": 20, "batch_size": 128, "width": 16}
-
-TINY: dict[str, Any] = {
-    "name": "tiny",
-    "title": "A tiny experiment",
-    "data": {"layout": "dcase2020"},
-    "machine_types": ["pump", "fan"],
-    "preset": "quick",
-    "seeds": [0, 1],
-    "rows": [
-        {"name": "knn", "system": "k-NN", "detector": "knn", "note": "a note"},
-        {"name": "knn-id", "system": "k-NN each", "detector": "knn", "scope": "id", "group": "one by one"},
-        {
-            "name": "ae",
-            "system": "AE",
-            "detector": "ae",
-            "settings": SMALL_AE,
-            "published": {
-                "source": "a paper, Table 1",
-                "figures": {"pump": [50.0, None], "fan": [80.0, 60.0]},
-                "mean": [41.5, None],
-                "by_id": {"pump": {"id_00": [99.5, 99.0]}},
-            },
-        },
-        {
-            "name": "ae-worst",
-            "system": "AE, worst window",
-            "detector": "ae",
-            "settings": {**SMALL_AE, "aggregation": "max"},
-            "model_of": "ae",
-        },
-        {
-            "name": "soon",
-            "system": "Soon",
-            "detector": "not-there-yet",
-            "published": {"source": "a paper, Table 1", "figures": {"pump": [70.5, 60.25]}},
-        },
-    ],
-}
 
 
 class Here:
@@ -122,16 +84,7 @@ def quietly(request: Request, **how: Any) -> Summary:
 @pytest.fixture(scope="module")
 def finished(made_once: Callable[..., Path], tiny_plant: Path) -> Path:
     """The tiny experiment, run in processes from the command line. Not to be changed."""
-    from conftest import run_auscult
-
-    def make(folder: Path) -> None:
-        (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-        words = ("benchmark", folder / "tiny.yaml", "-o", folder / "out", "--data", tiny_plant, "--workers", "1")
-        done = run_auscult(*words)
-        (folder / "said.txt").write_text(f"{done.code}\n{done.out}\n{done.err}")
-        assert done.code == 0, done.err
-
-    return made_once("finished-tiny", make)
+    return made_once("finished-tiny", partial(run_tiny, data=tiny_plant))
 
 
 def lines(out: Path, name: str = "tiny") -> list[dict[str, str]]:

@@ -43,7 +43,8 @@ def benchmark(
     address: Address = None,
 ) -> None:
     """Make a table of a paper again: ours beside the published figures. The same command goes on where it was."""
-    from auscult.benchmark import Request, conduct, experiment_names, read_experiment
+    from auscult.benchmark.conducting import Request, conduct
+    from auscult.benchmark.experiment import experiment_names, read_experiment
 
     if experiment is None:
         for name in experiment_names():
