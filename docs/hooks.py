@@ -8,6 +8,7 @@ A page asks for one with a comment on a line of its own:
     <!-- detectors -->           all detectors
     <!-- every-detector -->      a section on each of them: docstring, settings, published figures
     <!-- output: detectors -->   what `auscult detectors` prints
+    <!-- experiments -->         the experiments that come with auscult
     <!-- promises -->            what a number of healthy clips can promise
     <!-- front-ends -->          all front ends
 """
@@ -132,6 +133,20 @@ def output(argument: str) -> str:
     return "```text\n" + "\n".join(lines).strip("\n") + "\n```\n"
 
 
+def experiments() -> str:
+    """The experiments that come with auscult: name, what they make, how many rows, on what."""
+    from auscult.benchmark.experiment import experiment_names, read_experiment
+
+    rows = []
+    for name in experiment_names():
+        experiment = read_experiment(name)
+        data = experiment.data
+        on = "a synthetic plant" if data.plant else "DCASE 2020" if data.layout else ", ".join(data.sets or ())
+        count = f"{len(experiment.rows)}{' and more' if experiment.every_detector else ''}"
+        rows.append((f"`{name}`", experiment.title, count, on))
+    return _table(("name", "what it makes", "rows", "on"), rows)
+
+
 def promises() -> str:
     """What a number of healthy clips can promise, and how far one model may be from it."""
     from scipy.stats import beta
@@ -163,6 +178,7 @@ _TABLES: dict[str, Callable[..., str]] = {
     "every-detector": every_detector,
     "output": output,
     "promises": promises,
+    "experiments": experiments,
 }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auscult.cli.options import (
+    Address,
     Data,
     Layout,
     MachineID,
@@ -21,6 +22,9 @@ from auscult.cli.options import (
 from auscult.cli.program import app
 from auscult.cli.say import DONE_WITH_GAPS, tell
 from auscult.errors import AuscultError
+
+if TYPE_CHECKING:
+    from auscult.corpus import Manifest
 
 _FINDINGS = 3
 """Lines that `explain` says of what is strange."""
@@ -47,6 +51,11 @@ def score(
     threads: Threads = None,
     layout: Layout = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="For large archives, into Parquet: local (processes) or ray (a cluster). Default: threads."),
+    ] = None,
+    address: Address = None,
 ) -> None:
     """Judge clips: score, p-value and decision of each."""
     if split not in (None, "test", "train", "all"):
@@ -68,6 +77,9 @@ def score(
     flattered = already_learnt(fitted, manifest)
     if flattered:
         tell(f"{flattered} of these {len(manifest)} clips were learnt from: their scores flatter the model")
+    if engine is not None:
+        _score_archive(engine, address, model, manifest, output, chosen, resume, threads, reconstruction_error)
+        return
     partial = output.with_name(output.name + ".partial") if output is not None else None
     table = score_table(
         fitted,
@@ -91,6 +103,33 @@ def score(
     failed = [reason for reason in table["error"] if reason]
     if failed:
         tell(*failed, f"{len(failed)} of {len(table)} clips could not be judged")
+        raise typer.Exit(DONE_WITH_GAPS)
+
+
+def _score_archive(
+    engine: str,
+    address: str | None,
+    model: Path,
+    manifest: Manifest,
+    output: Path | None,
+    settings: dict[str, str],
+    resume: bool,
+    workers: int | None,
+    reconstruction_error: bool,
+) -> None:
+    """Judge many clips with an engine."""
+    if output is None or reconstruction_error:
+        raise AuscultError(
+            "an engine writes scores into a Parquet file, without reconstruction errors", "say -o x.parquet"
+        )
+    from auscult.archive import score_archive
+    from auscult.engines import open_engine
+
+    with open_engine(engine, workers=workers, address=address) as opened:
+        done = score_archive(model, manifest, output, opened, settings=settings, resume=resume)
+    print(f"{done.n_clips} clips judged, {done.n_alarms} alarms: {output}")
+    if done.n_failed:
+        tell(*done.first_failures, f"{done.n_failed} of {done.n_clips} clips could not be judged")
         raise typer.Exit(DONE_WITH_GAPS)
 
 

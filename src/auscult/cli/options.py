@@ -16,6 +16,10 @@ Layout = Annotated[
 ]
 MachineType = Annotated[str | None, typer.Option(help="Only this machine type.", metavar="T")]
 MachineID = Annotated[str | None, typer.Option(help="Only this machine ID.", metavar="I")]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Of a Ray cluster that runs already. Default: one started here."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.")]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from auscult.evaluation import tables
 from auscult.evaluation.results import Evaluation
@@ -14,9 +16,24 @@ from auscult.files import atomic
 if TYPE_CHECKING:
     import pandas as pd
 
+_JSON: dict[str, Any] = {"indent": 2, "ensure_ascii": False, "allow_nan": False}
 
-def write_folder(folder: str | os.PathLike[str], scores: pd.DataFrame, evaluation: Evaluation) -> None:
+
+def write_folder(
+    folder: str | os.PathLike[str],
+    scores: pd.DataFrame,
+    evaluation: Evaluation,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
     """Write scores.csv, table.md, table.csv and, last, metrics.json: a folder with that file is whole.
+
+    Parameters
+    ----------
+    folder : path-like
+    scores : DataFrame
+    evaluation : Evaluation
+    facts : mapping, optional
+        What metrics.json says besides, such as the name of the detector.
 
     Raises
     ------
@@ -28,7 +45,7 @@ def write_folder(folder: str | os.PathLike[str], scores: pd.DataFrame, evaluatio
     texts = {
         "table.md": tables.to_markdown(evaluation),
         "table.csv": tables.to_csv(evaluation),
-        "metrics.json": evaluation.json() + "\n",
+        "metrics.json": json.dumps({**(facts or {}), **evaluation.as_dict()}, **_JSON) + "\n",
     }
     for name, text in texts.items():
         with atomic(home / name) as temporary:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auscult import __version__
 from auscult.errors import AuscultError
 from auscult.evaluation.charts import CHART, histogram, roc_charts
+from auscult.evaluation.pages import render_page
 from auscult.evaluation.protocol import evaluate
 from auscult.evaluation.report_clips import Budget, make_card
 from auscult.evaluation.report_runs import Run, by_detector, find_runs, read_model
 from auscult.evaluation.report_systems import Gallery, System, model_facts
 from auscult.evaluation.scales import MAP_COLOURS
-from auscult.evaluation.words import sentence
 from auscult.files import atomic, check_writable
 
 if TYPE_CHECKING:
@@ -126,21 +124,15 @@ def _fill(system: System, each: int, data: Path | None, load: Callable[[Path], M
 
 
 def _render(title: str, systems: list[System], notes: list[str]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["sentence"] = sentence
     template = files("auscult.evaluation").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
+    return render_page(
+        template,
         title=title,
         systems=systems,
         notes=notes,
         chart=CHART,
         ramp=_ramp(),
-        version=__version__,
-        now=datetime.now().astimezone(),
     )
-    return page.lstrip()
 
 
 def _ramp() -> str:
