@@ -11,6 +11,7 @@ from auscult.benchmark.experiment import Experiment, Plant, Row, Special
 from auscult.corpus import Manifest
 from auscult.corpus.synthetic import MACHINE_TYPES, RATE, faults_of, machine_ids, synthesise
 from auscult.detectors import registry
+from auscult.detectors.ensemble import Member
 from auscult.files import atomic
 
 AT_MOST: dict[str, float] = {
@@ -24,6 +25,8 @@ AT_MOST: dict[str, float] = {
     "folds": 3,
     "warm_up_steps": 1,
     "max_clips": 6,
+    "seconds": 1.0,
+    "seeds": 1,
     "width": 64,
 }
 """Settings, of whichever detector has them, are taken down to these."""
@@ -149,8 +152,15 @@ def _taken_down(detector: str) -> dict[str, Any]:
 
 
 def _small(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with no number larger than it may be."""
-    return {name: _at_most(value, AT_MOST.get(name)) for name, value in settings.items()}
+    """Settings with no number larger than it may be; an ensemble's members likewise."""
+    small = {name: _at_most(value, AT_MOST.get(name)) for name, value in settings.items()}
+    return small if "members" not in small else {**small, "members": [_member(one) for one in small["members"]]}
+
+
+def _member(member: Any) -> dict[str, Any]:
+    described = Member.model_validate({"detector": member} if isinstance(member, str) else member)
+    settings = _small({**_taken_down(described.detector), **described.settings})
+    return {"detector": described.detector, "settings": settings}
 
 
 def _at_most(value: Any, limit: float | None) -> Any:
