@@ -159,12 +159,13 @@ def test_an_archive_is_judged_as_on_this_machine(
     assert [path.name for path in tmp_path.iterdir()] == ["s.parquet"]
 
 
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
-    words = ("benchmark", "synthetic", "-o", tmp_path, "--smoke", "--only", "knn")
-    outcome = run_auscult(*words, "--engine", "ray", "--address", "127.0.0.1:1")
+def test_a_cluster_that_is_not_there_is_told_in_one_line(
+    auscult: Any, fitted: Path, tiny_plant: Path, tmp_path: Path
+) -> None:
+    words = ("score", fitted / "knn.auscult", tiny_plant, "-o", tmp_path / "s.parquet", "--engine", "ray")
+    outcome = auscult(*words, "--address", "127.0.0.1:1")
     assert outcome.code == 2
-    assert "the Ray cluster 127.0.0.1:1 does not answer" in outcome.notes[-1]
+    assert [note.partition(":1 ")[2][:15] for note in outcome.notes] == ["does not answer"]
 
 
 @pytest.mark.slow

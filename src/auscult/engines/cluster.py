@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -12,6 +13,9 @@ from typing import Any
 from auscult.engines.base import ATTEMPTS, ONE_THREAD, Outcome, Work, attempt
 from auscult.errors import AuscultError
 from auscult.parallel import available_cores
+
+_PATIENCE = 10.0
+"""Seconds that the address of a cluster has to answer."""
 
 _AHEAD = 2
 """Jobs handed to the cluster for each that can run: workers never wait, and the list to watch stays short."""
@@ -46,6 +50,8 @@ class RayEngine:
     ) -> None:
         if importlib.util.find_spec("ray") is None:
             raise AuscultError("the engine ray needs Ray", "pip install 'auscult[ray]', or say --engine local")
+        if address is not None:
+            _check_somebody_answers(address)
         self.workers, self.gpus, self.attempts = workers, gpus, attempts
         self._connect(address)
 
@@ -100,12 +106,7 @@ class RayEngine:
                     **here,
                 )
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise AuscultError(
-                f"the Ray cluster {address or 'of this machine'} does not answer: {reason}",
-                "see `ray status`; a cluster that wants a token tells it by RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, the "
-                "same here as on its nodes",
-            ) from error
+            raise _no_answer(address or "of this machine", error) from error
 
     def _room(self) -> int:
         """How many jobs may be with the cluster; it may grow and shrink meanwhile."""
@@ -115,6 +116,26 @@ class RayEngine:
             return self.workers
         cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
         return max(1, _AHEAD * int(cores))
+
+
+def _check_somebody_answers(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not (colon and port.isdigit()):
+        return  # "auto", or what Ray alone can read
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
+            pass
+    except OSError as error:
+        raise _no_answer(address, error) from error
+
+
+def _no_answer(address: str, error: Exception) -> AuscultError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return AuscultError(
+        f"the Ray cluster {address} does not answer: {reason}",
+        "see `ray status`; a cluster that wants a token wants it here too, in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH",
+    )
 
 
 def _outcome(job: Any, reference: Any) -> Outcome:
