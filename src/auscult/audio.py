@@ -81,7 +81,7 @@ def decode(path: str | os.PathLike[str], *, name: str | None = None) -> tuple[np
     """
     source = os.fspath(path)
     name = name or source
-    _refuse_what_is_no_file(source, name)
+    refuse_what_is_no_file(source, name)
     try:
         with soundfile.SoundFile(source) as file:
             _refuse_long(name, file.frames, file.samplerate)
@@ -168,7 +168,7 @@ def _refuse_long(name: str, frames: int, rate: int) -> None:
         )
 
 
-def _refuse_what_is_no_file(source: str, name: str) -> None:
+def refuse_what_is_no_file(source: str, name: str) -> None:
     """Refuse what opening would not, or would wait for for ever: a folder, a pipe, a device."""
     try:
         status = os.stat(source)
