@@ -8,6 +8,7 @@ A page asks for one with a comment on a line of its own:
     <!-- detectors -->           all detectors
     <!-- every-detector -->      a section on each of them: docstring, settings, published figures
     <!-- output: detectors -->   what `auscult detectors` prints
+    <!-- exports -->             which detectors cannot be exported, and why
     <!-- promises -->            what a number of healthy clips can promise
     <!-- front-ends -->          all front ends
 """
@@ -127,6 +128,13 @@ def output(argument: str) -> str:
     return "```text\n" + "\n".join(lines).strip("\n") + "\n```\n"
 
 
+def exports() -> str:
+    """The detectors that cannot be exported, and why."""
+    from auscult.detectors.registry import detectors as every
+
+    return "".join(f"- `{name}`: {kind.why_no_export}.\n" for name, kind in every().items() if not kind.exports)
+
+
 def promises() -> str:
     """What a number of healthy clips can promise, and how far one model may be from it."""
     from scipy.stats import beta
@@ -154,6 +162,7 @@ _TABLES: dict[str, Callable[..., str]] = {
     "settings": settings,
     "published": published,
     "detectors": detectors,
+    "exports": exports,
     "front-ends": front_ends,
     "every-detector": every_detector,
     "output": output,

@@ -12,6 +12,7 @@ import torch
 from auscult import modelfile
 from auscult.calibration import Calibration
 from auscult.corpus import Clip, Manifest, open_data
+from auscult.corpus.clip import DEFAULT_ID
 from auscult.detectors import registry
 from auscult.detectors.base import Detector
 from auscult.errors import AuscultError
@@ -135,6 +136,18 @@ class Model:
         """
         return np.asarray(self.anomaly_map(clip, mask) / np.maximum(self.usual, 1e-12)[:, None])
 
+    def machine(self, machine_type: str | None = None, machine_id: str | None = None) -> Clip:
+        """A clip without sound, of the machine that is named, or else of the only one that was learnt from."""
+        known = [str(machine).rpartition(" ")[::2] for machine in self.provenance.get("machines", [])]
+        kind, number = known[0] if len(known) == 1 else ("machine", DEFAULT_ID)
+        return Clip(path="now", machine_type=machine_type or kind, machine_id=machine_id or number)
+
+    def kept_clips(self) -> list[Clip]:
+        """The clips kept for calibration, if all are where they were."""
+        paths = self.provenance.get("calibration_clips", [])
+        there = bool(paths) and all(os.path.isfile(path) for path in paths)
+        return open_data(paths).clips() if there else []
+
     def rescored(self, healthy: Data | None = None, **settings: Any) -> Model:
         """The same fitted detector, scored another way (`Detector.scorings`), and calibrated for it.
 
@@ -157,15 +170,9 @@ class Model:
             If a setting is unknown or learning depends on it, or a healthy clip cannot be judged.
         """
         detector = registry.rescored(self.detector, settings)
-        clips = self._kept_clips() if healthy is None else read_clips(healthy)
+        clips = self.kept_clips() if healthy is None else read_clips(healthy)
         calibration = Calibration(detector.score(clips), self.calibration.false_alarm_rate, held_out=bool(clips))
         return Model(detector, calibration, self.provenance, self.usual, self.unusable)
-
-    def _kept_clips(self) -> list[Clip]:
-        """The clips kept for calibration, if all are where they were."""
-        paths = self.provenance.get("calibration_clips", [])
-        there = bool(paths) and all(os.path.isfile(path) for path in paths)
-        return open_data(paths).clips() if there else []
 
     # Keeping ----------------------------------------------------------------------------------------
 

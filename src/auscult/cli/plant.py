@@ -1,4 +1,4 @@
-"""Commands that listen to a machine day and night: monitor, recalibrate."""
+"""Commands for the plant: monitor, recalibrate, export."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def monitor(
 ) -> None:
     """Listen to a machine and raise alarms, until Ctrl-C."""
     from auscult.model import load
-    from auscult.monitor.program import Outputs, machine_of, parse_alarm, watch
+    from auscult.monitor.program import Outputs, parse_alarm, watch
     from auscult.monitor.recorder import Retention
     from auscult.monitor.rules import Thresholds
     from auscult.monitor.source import PCM
@@ -84,7 +84,7 @@ def monitor(
         machine=machine or model.stem,
         window=window,
         hop=hop,
-        clip=machine_of(fitted, machine_type, machine_id),
+        clip=fitted.machine(machine_type, machine_id),
         thresholds=Thresholds(false_alarm_rate, least, of, release),
         drift_hours=drift_hours or None,
         before=before,
@@ -137,3 +137,35 @@ def recalibrate(
         tell(anew.calibration.promise)
     if found.n_confirmed:
         tell(f"{found.n_confirmed} confirmed alarms were left out: nothing of them is healthy")
+
+
+@app.command(epilog="Example: [bold]auscult export pump.auscult -o pump.onnx[/]")
+def export(
+    model: ModelFile,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The ONNX file. Default: named after MODEL.")
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Recordings to compare on. Default: those kept for calibration."),
+    ] = None,
+    machine_type: MachineType = None,
+    machine_id: MachineID = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="A file for clips of this length. Default: any, where possible.")
+    ] = None,
+) -> None:
+    """Write a model as ONNX, for devices with nothing but onnxruntime."""
+    target = output or Path(f"{model.stem}.onnx")
+    check_output(target)
+    from auscult.export import clips_to_compare
+    from auscult.export import export as run_export
+    from auscult.exported import load as load_exported
+    from auscult.model import load
+
+    fitted = load(model)
+    clip = fitted.machine(machine_type, machine_id)
+    compared = run_export(fitted, target, clips_to_compare(fitted, check), clip=clip, seconds=seconds)
+    detector = load_exported(target).detector
+    length = "any length" if detector.exactly is None else f"{detector.exactly / detector.rate:.6g} s"
+    print(f"{target}: {detector.name}, clips of {length}; {compared} clips judged as by the model")

@@ -103,6 +103,7 @@ class STgram(NetworkDetector):
     name = "stgram"
     family = "classification"
     paper = "Liu et al., ICASSP 2022"
+    why_no_export = "it hears the waveform beside the log-mel, and the exported front end gives the log-mel alone"
     needs = frozenset({Needs.NORMALS, Needs.MACHINE_IDS})
     Config: ClassVar[type[DetectorConfig]] = STgramConfig
     config: STgramConfig

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from auscult.corpus import Clip
 from auscult.errors import AuscultError
 from auscult.model import Model
 from auscult.monitor.events import Sink
@@ -126,13 +125,6 @@ def watch(
     finally:
         if history is not None:
             history.close()
-
-
-def machine_of(model: Model, machine_type: str | None, machine_id: str | None) -> Clip:
-    """The machine that is heard: as it is named, or else the only one that was learnt from."""
-    known = [str(machine).rpartition(" ")[::2] for machine in model.provenance.get("machines", [])]
-    only = known[0] if len(known) == 1 else ("machine", "id_00")
-    return Clip(path="now", machine_type=machine_type or only[0], machine_id=machine_id or only[1])
 
 
 def parse_alarm(text: str) -> tuple[int, int]:
