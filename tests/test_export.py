@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,10 +39,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def made(name: str, store: Store) -> Model:
-    """A model of a detector that has seen eight steps of training: any weights will do."""
-    with pytest.MonkeyPatch.context() as patch:
+    """A model of a detector that has seen a few steps of training, enough to score clips differently."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it has learnt little
         settings = SMALL.get(name, {})
-        patch.setitem(SMALL, name, {**settings, **({"max_steps": 8} if "max_steps" in settings else {})})
+        if name not in ("id-classifier", "mobilenetv2") and "max_steps" in settings:
+            patch.setitem(SMALL, name, {**settings, "max_steps": 8})
         detector = fit_one(name, store)
     held = healthy(20, 300)
     scores = detector.score([replace(one, machine_id="id_00") for one in held])
@@ -94,7 +97,7 @@ def test_scores_and_decisions_of_every_detector_that_exports(name: str, store: S
 @pytest.mark.parametrize("name", EXPORTING)
 def test_parity_on_real_recordings(name: str, shared_data: Path, tmp_path: Path, store: Store) -> None:
     """Of recordings that nobody made for this test; only their sound is used, no label."""
-    files = sorted(shared_data.glob("mimii0dB/**/normal/**/*.wav")) or sorted(shared_data.glob("**/*.wav"))
+    files = sorted(shared_data.glob("dcase2020/*/train/normal_id_00*.wav")) or sorted(shared_data.glob("**/*.wav"))
     chosen = [Clip(str(file), file=file) for file in files[:: max(1, len(files) // 12)][:12]]
     model = made(name, store)
     longest = min(len(one.waveform(RATE)) for one in chosen) / RATE

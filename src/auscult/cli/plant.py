@@ -1,4 +1,4 @@
-"""Commands for the plant: monitor, recalibrate, export."""
+"""Commands for the plant: monitor, recalibrate, serve, export."""
 
 from __future__ import annotations
 
@@ -137,6 +137,53 @@ def recalibrate(
         tell(anew.calibration.promise)
     if found.n_confirmed:
         tell(f"{found.n_confirmed} confirmed alarms were left out: nothing of them is healthy")
+
+
+@app.command(
+    epilog="Examples: [bold]auscult serve pump.auscult --history pump.sqlite[/] · "
+    "[bold]auscult serve pump.auscult --host 0.0.0.0 --tokens tokens.txt[/]"
+)
+def serve(
+    models: Annotated[
+        list[Path] | None, typer.Argument(metavar="MODEL…", help="Model files written by `auscult fit`.")
+    ] = None,
+    history: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Show the machines that `auscult monitor` keeps there.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this computer's need tokens.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8600,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="AUSCULT_TOKEN", help="Who knows it may ask. Others see arguments: rather --tokens."),
+    ] = None,
+    tokens: Annotated[Path | None, typer.Option(metavar="FILE", help="Hashes of tokens, a line each.")] = None,
+    new_token: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Make a token, add its hash to --tokens, print it, and end.")
+    ] = None,
+    upload_megabytes: Annotated[float, typer.Option(min=0.1, help="The largest request.")] = 64.0,
+    clip_seconds: Annotated[float, typer.Option(min=1, help="The longest clip.")] = 300.0,
+    workers: Annotated[int, typer.Option(min=1, help="Clips judged at once.")] = 2,
+    requests_a_minute: Annotated[int, typer.Option(min=1, help="Of one address.")] = 600,
+) -> None:
+    """Judge clips over HTTP, and show machines in a browser, until Ctrl-C."""
+    from auscult.service.program import load_models, run_new_token
+    from auscult.service.program import serve as run_serve
+    from auscult.service.settings import Limits, allowed, check_address
+
+    if new_token is not None:
+        print(run_new_token(tokens, new_token))
+        return
+    known = allowed(tokens, token)
+    check_address(host, known)
+    limits = Limits(
+        upload_bytes=round(upload_megabytes * 2**20),
+        clip_seconds=clip_seconds,
+        workers=workers,
+        requests_a_minute=requests_a_minute,
+    )
+    run_serve(load_models(models or []), host=host, port=port, history=history, tokens=known, limits=limits)
 
 
 @app.command(epilog="Example: [bold]auscult export pump.auscult -o pump.onnx[/]")

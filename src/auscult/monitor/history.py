@@ -292,6 +292,10 @@ class History:
         found = self._with_remarks(dict(rows[0]))
         return {**found, "logmel": unpack(found["logmel"]), "map": unpack(found["map"])}
 
+    def exists(self, alarm: int) -> bool:
+        """Whether there is an alarm of that number."""
+        return bool(self._rows("SELECT 1 FROM alarms WHERE id = ?", alarm))
+
     def clip(self, alarm: int) -> Sound | None:
         """The sound around an alarm, if it was kept."""
         rows = self._rows("SELECT begins, seconds, flac FROM clips WHERE alarm = ?", alarm)
