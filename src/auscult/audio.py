@@ -24,6 +24,9 @@ SUFFIXES = frozenset(
 LONGEST_CLIP = 3600.0
 """Seconds. A longer file is refused before it is decoded: it would fill the memory, and is no clip."""
 
+_LARGEST_SAMPLE = 1e12
+"""Floats need not keep to ±1, and some programs write integers as floats; the power of larger ones would overflow."""
+
 _UNKNOWN_LENGTHS = {0, 0xFFFFFFFF, 0x7FFFFFFF}
 """What recorders that write to a pipe leave in a WAV header in place of the length."""
 
@@ -122,7 +125,7 @@ def prepare(
     Raises
     ------
     AudioError
-        If there is no sample or no such channel, or if a sample is NaN or infinite.
+        If there is no sample or no such channel, or if a sample is NaN, infinite or absurdly large.
     """
     if source_rate <= 0:
         raise AudioError(f"{name}: the sample rate is not known", "give the rate in Hz with the samples")
@@ -131,6 +134,8 @@ def prepare(
         raise AudioError(f"{name}: the recording holds no samples", "record it again, or leave it out")
     if not np.isfinite(wave).all():
         raise AudioError(f"{name}: the recording holds NaN or infinite samples", "export it again as PCM")
+    if np.abs(wave).max() > _LARGEST_SAMPLE:
+        raise AudioError(f"{name}: the recording holds samples beyond any scale", "export it again as PCM")
     if source_rate != rate:
         wave = soxr.resample(wave, source_rate, rate, quality="HQ")
     return np.ascontiguousarray(wave, dtype=np.float32)

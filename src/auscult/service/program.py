@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,5 +89,5 @@ def serve(
             proxy_headers=False,
         )
         print(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}", flush=True)
-        with torch_threads(1):
+        with torch_threads(1), contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again at the end
             uvicorn.Server(config).run(sockets=[listening])

@@ -210,6 +210,7 @@ async def _files(request: Request) -> list[bytes]:
     except (MultiPartException, KeyError, ValueError, AssertionError) as error:
         raise HTTPException(400, f"that is no form: {error}"[:200]) from error
     files = [await item.read() for _, item in form.multi_items() if isinstance(item, UploadFile)]
+    await form.close()
     if not files:
         raise HTTPException(400, "there is no file in the form")
     return files

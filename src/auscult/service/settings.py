@@ -141,7 +141,7 @@ def add_token(path: Path, name: str) -> str:
     hashes = known.with_token(name, token).hashes
     with atomic(path) as temporary:
         temporary.write_text("".join(f"{_PREFIX}{digest} {who}\n" for who, digest in hashes.items()), encoding="utf-8")
-        temporary.chmod(0o600)
+    path.chmod(0o600)
     return token
 
 

@@ -33,11 +33,11 @@ function showMachines(machines) {
     }
     card.className = `machine ${machine.state.replace(" ", "-")}`;
     card.setAttribute("aria-pressed", machine.id === shown.machine);
-    const open = machine.unacknowledged ? `${machine.unacknowledged} to look at` : "";
+    const open = machine.unacknowledged ? ` · ${machine.unacknowledged} to look at` : "";
     card.replaceChildren(
       element("strong", { textContent: machine.name }),
       element("span", { className: `state ${machine.state.replace(" ", "-")}`, textContent: machine.state }),
-      element("p", { className: "quiet", textContent: `score ${figure(machine.now?.score)} of ${figure(machine.facts.threshold)}  ${open}` }),
+      element("p", { className: "quiet", textContent: `score ${figure(machine.now?.score)}, threshold ${figure(machine.facts.threshold)}${open}` }),
     );
     if (shown.machine === null) choose(machine.id);
     if (machine.id === shown.machine) showMachine(machine);
@@ -62,7 +62,7 @@ function showMachine(machine) {
   at("facts").textContent = `${facts.detector} (${machine.model}), ${facts.window} s every ${facts.hop} s, ${facts.promise ?? ""}`;
   const now = machine.now;
   at("now").textContent = now
-    ? `${clock(now.time)}  score ${figure(now.score)}, p-value ${figure(now.p_value)}${now.error ? `, ${now.error}` : ""}, latency ${Math.round(1000 * now.latency)} ms, real-time factor ${figure(now.real_time_factor)}`
+    ? `${clock(now.time)}  score ${figure(now.score)}, p-value ${figure(now.p_value)}${now.error ? `, ${now.error}` : ""}, latency ${Math.round(1000 * now.latency)} ms, real-time factor ${figure(now.real_time_factor)}. The last ${facts.window} s, up to ${(facts.band_hertz.at(-1) / 1000).toFixed(1)} kHz.`
     : "nothing yet";
 }
 

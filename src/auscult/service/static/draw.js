@@ -25,7 +25,8 @@ export function drawScores(svg, told, alarms, since, until) {
   let low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
   if (!values.length) { low = 0; high = 1; }
   const room = (high - low || 1) * 0.08;
-  low -= room; high += room;
+  low = low >= 0 ? Math.max(0, low - room) : low - room;
+  high += room;
   const x = (t) => left + (Math.min(Math.max(t, since), until) - since) / (until - since) * (width - left - right);
   const y = (s) => top + (high - s) / (high - low) * (height - top - bottom);
   const band = (begin, end, kind) => svg.append(shape("rect", { class: kind, x: x(begin), y: top, width: Math.max(2, x(end) - x(begin)), height: height - top - bottom }));
@@ -56,7 +57,7 @@ function bytesOf(grid) {
   return Uint8Array.from(atob(grid.bytes), (c) => c.charCodeAt(0));
 }
 
-// Grey for what is heard, orange over it for what is stranger than twice the healthy level.
+// Grey for what is heard, orange over it for what is stranger than four times the healthy level.
 export function drawSpectrogram(canvas, logmel, map, overlay) {
   if (!logmel) return;
   const { rows, columns } = logmel;
@@ -69,7 +70,7 @@ export function drawSpectrogram(canvas, logmel, map, overlay) {
     let share = 0;
     if (strange) {
       const level = map.low + strange[from] / 255 * (map.high - map.low);
-      share = Math.min(0.85, Math.max(0, Math.log2(Math.max(level, 1e-6) / 2) / 4));
+      share = Math.min(0.85, Math.max(0, Math.log2(Math.max(level, 1e-6) / 4) / 4));
     }
     picture.data[to] = grey * (1 - share) + 255 * share;
     picture.data[to + 1] = grey * (1 - share) + 120 * share;
