@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +24,14 @@ from auscult.monitor.rules import Thresholds
 from auscult.monitor.sinks import Calls
 from auscult.monitor.source import Chunk, Lost
 from auscult.monitor.watch import Watch, WatchSettings
-from conftest import RATE, Run, command, machine_sound, write_wav
+from conftest import RATE, Run, command, machine_sound, recording, write_wav
 
 SETTINGS = WatchSettings("pump", thresholds=Thresholds(rate=0.05), drift_hours=100.0, before=4.0, after=2.0)
 
 
 @pytest.fixture(scope="module")
-def folder(made_once: Callable[..., Path]) -> Path:
-    """A model that knows one machine, from two-second clips of it; and recordings of that machine."""
-
-    def make(folder: Path) -> None:
-        for number in range(150):
-            write_wav(folder / "train" / "normal" / f"{number}.wav", machine_sound(number))
-        auscult.fit(folder / "train", "knn", false_alarm_rate=0.05).save(folder / "pump.auscult")
-        write_wav(folder / "week.wav", recording(60, (20, 30), (45, 52)))
-
-    return made_once("watched", make)
-
-
-def recording(seconds: int, *faults: tuple[int, int], seed: int = 1000) -> np.ndarray:
-    """A machine that is well but for some stretches of seconds."""
-    parts = [
-        machine_sound(seed + k, seconds=1, faulty=any(begin <= k < end for begin, end in faults))
-        for k in range(seconds)
-    ]
-    return np.concatenate(parts)
+def folder(watched: Path) -> Path:
+    return watched
 
 
 @pytest.fixture(scope="module")

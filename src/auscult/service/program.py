@@ -76,6 +76,7 @@ def serve(
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise AuscultError(f"cannot listen on {host}:{port}: {reason}", "choose another --port") from error
+        listening.listen(128)  # whoever reads the address and asks at once waits a moment, and need not try again
         config = uvicorn.Config(
             create_app(models, history=history, tokens=tokens, limits=limits),
             log_level="warning",
