@@ -80,7 +80,9 @@ def see_listen_and_label(browser: Browser, url: str, history: Path, n_alarms: in
     assert browser.run("document.querySelector('.one audio').duration") > 5
 
     browser.click(".one .row:nth-of-type(2) button")
-    browser.until("!document.querySelector('.one canvas').hidden && document.querySelector('.one canvas').width !== 300")
+    browser.until(
+        "!document.querySelector('.one canvas').hidden && document.querySelector('.one canvas').width !== 300"
+    )
     orange = browser.run(
         "(() => { const c = document.querySelector('.one canvas'); const d = c.getContext('2d')"
         ".getImageData(0, 0, c.width, c.height).data; let n = 0;"
