@@ -9,6 +9,7 @@ A page asks for one with a comment on a line of its own:
     <!-- every-detector -->      a section on each of them: docstring, settings, published figures
     <!-- output: detectors -->   what `auscult detectors` prints
     <!-- experiments -->         the experiments that come with auscult
+    <!-- exports -->             which detectors cannot be exported, and why
     <!-- promises -->            what a number of healthy clips can promise
     <!-- front-ends -->          all front ends
 """
@@ -147,6 +148,13 @@ def experiments() -> str:
     return _table(("name", "what it makes", "rows", "on"), rows)
 
 
+def exports() -> str:
+    """The detectors that cannot be exported, and why."""
+    from auscult.detectors.registry import detectors as every
+
+    return "".join(f"- `{name}`: {kind.why_no_export}.\n" for name, kind in every().items() if not kind.exports)
+
+
 def promises() -> str:
     """What a number of healthy clips can promise, and how far one model may be from it."""
     from scipy.stats import beta
@@ -174,6 +182,7 @@ _TABLES: dict[str, Callable[..., str]] = {
     "settings": settings,
     "published": published,
     "detectors": detectors,
+    "exports": exports,
     "front-ends": front_ends,
     "every-detector": every_detector,
     "output": output,

@@ -214,3 +214,30 @@ def described(model: Path) -> dict[str, Any]:
     with safe_open(model, "np") as file:
         facts: dict[str, Any] = json.loads(file.metadata()["auscult"])
         return facts
+
+
+# A machine that is watched ------------------------------------------------------------------------------
+
+
+def recording(seconds: int, *faults: tuple[int, int], seed: int = 1000) -> np.ndarray:
+    """A machine that is well but for some stretches of seconds."""
+    parts = [
+        machine_sound(seed + k, seconds=1, faulty=any(begin <= k < end for begin, end in faults))
+        for k in range(seconds)
+    ]
+    return np.concatenate(parts)
+
+
+@pytest.fixture(scope="session")
+def watched(made_once: Callable[..., Path]) -> Path:
+    """A folder with a model of one machine, `pump.auscult`, and a minute of it with two faults, `week.wav`."""
+
+    def make(folder: Path) -> None:
+        import auscult
+
+        for number in range(150):
+            write_wav(folder / "train" / "normal" / f"{number}.wav", machine_sound(number))
+        auscult.fit(folder / "train", "knn", false_alarm_rate=0.05).save(folder / "pump.auscult")
+        write_wav(folder / "week.wav", recording(60, (20, 30), (45, 52)))
+
+    return made_once("watched", make)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from auscult.exported import ExportedModel
     from auscult.model import Model
 
 CLIPS_A_SHARD = 256
@@ -150,14 +151,13 @@ def judge_shard(shard: Shard) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=1)
-def _model(file: Path, expected: str, settings: str) -> Model:
+def _model(file: Path, expected: str, settings: str) -> Model | ExportedModel:
     """The model, read once by each worker."""
-    from auscult.model import load
+    from auscult.scoring import open_model
 
     if digest(file) != expected:
         raise AuscultError(f"{file} is another file here than where the command was given", "share one folder")
-    chosen = json.loads(settings)
-    return load(file).rescored(**chosen) if chosen else load(file)
+    return open_model(file, json.loads(settings))
 
 
 class _Parts:

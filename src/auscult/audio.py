@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -23,6 +23,9 @@ SUFFIXES = frozenset(
 
 LONGEST_CLIP = 3600.0
 """Seconds. A longer file is refused before it is decoded: it would fill the memory, and is no clip."""
+
+_LARGEST_SAMPLE = 1e12
+"""Floats need not keep to ±1, and some programs write integers as floats; the power of larger ones would overflow."""
 
 _UNKNOWN_LENGTHS = {0, 0xFFFFFFFF, 0x7FFFFFFF}
 """What recorders that write to a pipe leave in a WAV header in place of the length."""
@@ -81,7 +84,7 @@ def decode(path: str | os.PathLike[str], *, name: str | None = None) -> tuple[np
     """
     source = os.fspath(path)
     name = name or source
-    _refuse_what_is_no_file(source, name)
+    refuse_what_is_no_file(source, name)
     try:
         with soundfile.SoundFile(source) as file:
             _refuse_long(name, file.frames, file.samplerate)
@@ -89,7 +92,8 @@ def decode(path: str | os.PathLike[str], *, name: str | None = None) -> tuple[np
             kind = "int16" if file.subtype == "PCM_16" else "float32"
             samples: np.ndarray = file.read(dtype=kind, always_2d=True)
             container = file.format
-        cut_short = len(samples) < declared or _is_cut_short(source, container)
+        with open(source, "rb") as raw:
+            cut_short = len(samples) < declared or is_cut_short(raw, os.path.getsize(source), container)
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
         raise _unreadable(source, name, error) from error
     if cut_short:
@@ -121,7 +125,7 @@ def prepare(
     Raises
     ------
     AudioError
-        If there is no sample or no such channel, or if a sample is NaN or infinite.
+        If there is no sample or no such channel, or if a sample is NaN, infinite or absurdly large.
     """
     if source_rate <= 0:
         raise AudioError(f"{name}: the sample rate is not known", "give the rate in Hz with the samples")
@@ -130,6 +134,8 @@ def prepare(
         raise AudioError(f"{name}: the recording holds no samples", "record it again, or leave it out")
     if not np.isfinite(wave).all():
         raise AudioError(f"{name}: the recording holds NaN or infinite samples", "export it again as PCM")
+    if np.abs(wave).max() > _LARGEST_SAMPLE:
+        raise AudioError(f"{name}: the recording holds samples beyond any scale", "export it again as PCM")
     if source_rate != rate:
         wave = soxr.resample(wave, source_rate, rate, quality="HQ")
     return np.ascontiguousarray(wave, dtype=np.float32)
@@ -168,7 +174,7 @@ def _refuse_long(name: str, frames: int, rate: int) -> None:
         )
 
 
-def _refuse_what_is_no_file(source: str, name: str) -> None:
+def refuse_what_is_no_file(source: str, name: str) -> None:
     """Refuse what opening would not, or would wait for for ever: a folder, a pipe, a device."""
     try:
         status = os.stat(source)
@@ -196,33 +202,39 @@ def _unreadable(source: str, name: str, error: Exception) -> AudioError:
     return AudioError(f"{name}: no audio could be read ({reason})", "give a WAV, FLAC, OGG or MP3 file")
 
 
-def _is_cut_short(name: str, container: str) -> bool:
-    """Whether the file ends before its own header says; libsndfile reads such files without a word."""
+def is_cut_short(file: BinaryIO, size: int, container: str) -> bool:
+    """Whether a file of `size` bytes ends before its own header says; libsndfile reads such files without a word.
+
+    Parameters
+    ----------
+    file : binary file
+        At its beginning.
+    size : int
+    container : str
+        As libsndfile names it; only WAV and OGG can be told.
+    """
     if container in ("WAV", "WAVEX"):
-        return _wav_is_cut_short(name)
+        return _wav_is_cut_short(file, size)
     if container == "OGG":
-        return not _ogg_has_end(name)
+        return not _ogg_has_end(file, size)
     return False
 
 
-def _wav_is_cut_short(name: str) -> bool:
-    size = os.path.getsize(name)
-    with open(name, "rb") as file:
-        order = ">" if file.read(12)[:4] == b"RIFX" else "<"
-        while len(header := file.read(8)) == 8:
-            length = struct.unpack(order + "I", header[4:])[0]
-            if header[:4] == b"data":
-                return length not in _UNKNOWN_LENGTHS and file.tell() + length > size
-            file.seek(length + length % 2, os.SEEK_CUR)
+def _wav_is_cut_short(file: BinaryIO, size: int) -> bool:
+    order = ">" if file.read(12)[:4] == b"RIFX" else "<"
+    while len(header := file.read(8)) == 8:
+        length = struct.unpack(order + "I", header[4:])[0]
+        if header[:4] == b"data":
+            return length not in _UNKNOWN_LENGTHS and file.tell() + length > size
+        file.seek(length + length % 2, os.SEEK_CUR)
     return False
 
 
-def _ogg_has_end(name: str) -> bool:
+def _ogg_has_end(file: BinaryIO, size: int) -> bool:
     """Whether the last page of an Ogg stream is whole and carries the end-of-stream mark (RFC 3533, section 6)."""
     longest_page = 65_307
-    with open(name, "rb") as file:
-        file.seek(max(0, os.path.getsize(name) - longest_page))
-        tail = file.read()
+    file.seek(max(0, size - longest_page))
+    tail = file.read()
     page = tail[max(0, tail.rfind(b"OggS")) :]
     n_segments = page[26] if len(page) > 26 else 256
     length = 27 + n_segments + sum(page[27 : 27 + n_segments])

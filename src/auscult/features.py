@@ -142,13 +142,36 @@ class FrontEnd(BaseModel):
         spectra = torch.stack([self._clip_logmel(clip) for clip in flat])
         return spectra.reshape(*tensor.shape[:-1], *spectra.shape[1:])
 
-    def _clip_logmel(self, wave: torch.Tensor) -> torch.Tensor:
-        power = self._mel_power(self._scale(self._crop(wave)))
+    def mel_power(self, samples: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """Mel power of some frames of a waveform that goes on, neither scaled nor in dB.
+
+        Frame `i` is centred at sample `i * hop_length`; beyond the ends of `samples` stands the padding.
+
+        Parameters
+        ----------
+        samples : ndarray of float32, shape (n_samples,)
+        start, stop : int
+            The first frame, and the one after the last.
+
+        Returns
+        -------
+        ndarray of float32, shape (stop - start, n_mels)
+        """
+        workspace = _workspace(self)
+        blocks = range(start, stop, _BLOCK)
+        parts = [workspace.mel_power(samples, first, min(first + _BLOCK, stop)).numpy().copy() for first in blocks]
+        return np.concatenate(parts) if parts else np.empty((0, self.n_mels), np.float32)
+
+    def levels(self, power: torch.Tensor) -> torch.Tensor:
+        """Turn mel power, shape (n_frames, n_mels), into dB; what is given is overwritten."""
         power = power.add_(self.floor) if self.log == "add" else power.clamp_(min=self.floor)
         decibels = power.log10().mul_(10)
         if self.top_db is not None:
             decibels.clamp_(min=float(decibels.max()) - self.top_db)
         return decibels
+
+    def _clip_logmel(self, wave: torch.Tensor) -> torch.Tensor:
+        return self.levels(self._mel_power(self._scale(self._crop(wave))))
 
     def _crop(self, wave: torch.Tensor) -> torch.Tensor:
         if self.first_seconds is None:

@@ -109,6 +109,7 @@ def fit(
         "identity": identity,
         "n_training_clips": len(learnt),
         "n_calibration_clips": len(held_out),
+        "clip_seconds": _usual_seconds(system, usable, store),
         "training_clips": [c.path for c in learnt],
         "calibration_clips": [c.path for c in held_out],
         "machines": sorted({f"{c.machine_type} {c.machine_id}" for c in usable}),
@@ -289,6 +290,18 @@ def _hold_out(clips: Sequence[Clip], seed: int) -> tuple[list[Clip], list[Clip]]
 def _manifest_hash(clips: Sequence[Clip]) -> str:
     rows = [[c.path, c.machine_type, c.machine_id, c.split, c.condition] for c in clips]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _usual_seconds(system: Detector, clips: Sequence[Clip], store: Store) -> float:
+    """Median length of the clips: what a watch judges at once."""
+    front = system.front_end
+    n_frames = round(
+        float(np.median([len(spectrum) for spectrum in store.collect(clips[:_MAPS_FOR_USUAL], front).spectra]))
+    )
+    least = (n_frames - 1) * front.hop_length / front.sample_rate
+    # Frames do not tell 9.984 s from ten: a round number with as many frames is what was meant.
+    plain = round(least + 0.05, 1)
+    return plain if front.n_frames(round(plain * front.sample_rate)) == n_frames else round(least, 3)
 
 
 def usual_map(system: Detector, clips: Sequence[Clip]) -> np.ndarray:

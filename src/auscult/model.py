@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from auscult import modelfile
 from auscult.calibration import Calibration
 from auscult.corpus import Clip, Manifest, open_data
+from auscult.corpus.clip import DEFAULT_ID, tail
 from auscult.detectors import registry
 from auscult.detectors.base import Detector
 from auscult.errors import AuscultError
@@ -137,6 +137,18 @@ class Model:
         """
         return np.asarray(self.anomaly_map(clip, mask) / np.maximum(self.usual, 1e-12)[:, None])
 
+    def machine(self, machine_type: str | None = None, machine_id: str | None = None) -> Clip:
+        """A clip without sound, of the machine that is named, or else of the only one that was learnt from."""
+        known = [str(machine).rpartition(" ")[::2] for machine in self.provenance.get("machines", [])]
+        kind, number = known[0] if len(known) == 1 else ("machine", DEFAULT_ID)
+        return Clip(path="now", machine_type=machine_type or kind, machine_id=machine_id or number)
+
+    def kept_clips(self) -> list[Clip]:
+        """The clips kept for calibration, if all are where they were."""
+        paths = self.provenance.get("calibration_clips", [])
+        there = bool(paths) and all(os.path.isfile(path) for path in paths)
+        return open_data(paths).clips() if there else []
+
     def rescored(self, healthy: Data | None = None, **settings: Any) -> Model:
         """The same fitted detector, scored another way (`Detector.scorings`), and calibrated for it.
 
@@ -165,17 +177,11 @@ class Model:
 
     def has_learnt(self, path: str) -> bool:
         """Whether the detector has learnt from this clip, wherever its folder lies now."""
-        return _tail(path) in self._learnt
+        return tail(path) in self._learnt
 
     @cached_property
     def _learnt(self) -> set[tuple[str, ...]]:
-        return {_tail(path) for path in self.provenance.get("training_clips", [])}
-
-    def kept_clips(self) -> list[Clip]:
-        """The clips kept for calibration, if all are where they were."""
-        paths = self.provenance.get("calibration_clips", [])
-        there = bool(paths) and all(os.path.isfile(path) for path in paths)
-        return open_data(paths).clips() if there else []
+        return {tail(path) for path in self.provenance.get("training_clips", [])}
 
     # Keeping ----------------------------------------------------------------------------------------
 
@@ -272,11 +278,6 @@ def read_clips(data: Data, *, rate: int | None = None) -> list[Clip]:
 
 def _one(path: str | os.PathLike[str]) -> Clip:
     return open_data(path).clips()[0]
-
-
-def _tail(path: str) -> tuple[str, ...]:
-    """The last folders and the name: the same clip may be reached from elsewhere."""
-    return Path(os.path.abspath(path)).parts[-4:]
 
 
 def _version() -> str:

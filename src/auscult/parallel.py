@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,15 +26,18 @@ def available_cores() -> int:
 def torch_threads(count: int) -> Iterator[None]:
     """Let torch and numpy use `count` threads inside the block: more than there are free cores is ruinous."""
     import threadpoolctl
-    import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    # Not imported for this alone: what was exported is judged without torch.
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else count
+    if torch:
+        torch.set_num_threads(count)
     try:
         with threadpoolctl.threadpool_limits(count, user_api="blas"):
             yield
     finally:
-        torch.set_num_threads(before)
+        if torch:
+            torch.set_num_threads(before)
 
 
 def map_in_order(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from auscult.corpus import Clip, Manifest
+from auscult.corpus.clip import clip_key, tail
 from auscult.errors import AudioError, AuscultError
+from auscult.exported import ExportedDetector
 from auscult.files import atomic, cannot_write
-from auscult.model import Model
 from auscult.parallel import map_in_order
 from auscult.progress import progress
-from auscult.store import clip_key
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from auscult.exported import ExportedModel
+    from auscult.model import Model
 
 _FLUSH_SECONDS = 1.0
 
@@ -34,8 +37,28 @@ class Judged:
     reconstruction_error: float = float("nan")
 
 
+def open_model(path: Path, settings: Mapping[str, str]) -> Model | ExportedModel:
+    """Load a model, perhaps to be scored another way; one that was exported to ONNX without importing torch.
+
+    Raises
+    ------
+    AuscultError
+        If it cannot be loaded, or a setting cannot be changed.
+    """
+    if path.suffix.lower() == ".onnx":
+        from auscult.exported import load as load_exported
+
+        if settings:
+            raise AuscultError(f"{path}: an exported model scores one way", "change the model, and export it again")
+        return load_exported(path)
+    from auscult.model import load
+
+    fitted = load(path)
+    return fitted.rescored(**settings) if settings else fitted
+
+
 def judge(
-    model: Model, clips: list[Clip], *, workers: int | None = None, reconstruction_error: bool = False
+    model: Model | ExportedModel, clips: list[Clip], *, workers: int | None = None, reconstruction_error: bool = False
 ) -> Iterator[Judged]:
     """Score clips one by one, in order; a broken one does not stop the rest.
 
@@ -44,13 +67,14 @@ def judge(
     Judged
         One for each clip.
     """
+    detector = model.detector
 
     def one(clip: Clip) -> Judged:
         try:
-            score = model.detector.score_clip(clip)
-            return (
-                Judged(score, "", model.detector.reconstruction_error(clip)) if reconstruction_error else Judged(score)
-            )
+            score = detector.score_clip(clip)
+            if not reconstruction_error or isinstance(detector, ExportedDetector):
+                return Judged(score)
+            return Judged(score, "", detector.reconstruction_error(clip))
         except AudioError as error:
             return Judged(float("nan"), str(error))
 
@@ -58,7 +82,7 @@ def judge(
 
 
 def score_table(
-    model: Model,
+    model: Model | ExportedModel,
     manifest: Manifest,
     *,
     partial: Path | None = None,
@@ -71,7 +95,7 @@ def score_table(
 
     Parameters
     ----------
-    model : Model
+    model : Model or ExportedModel
     manifest : Manifest
     partial : Path, optional
         Where scores are noted as they come, for a run that might be cut short.
@@ -140,9 +164,10 @@ def machine_of(clip: Clip) -> str:
     return f"{clip.machine_type} {clip.machine_id}"
 
 
-def already_learnt(model: Model, manifest: Manifest) -> int:
+def already_learnt(model: Model | ExportedModel, manifest: Manifest) -> int:
     """How many of the clips the model was fitted on: their scores flatter it."""
-    return sum(map(model.has_learnt, manifest.table["path"]))
+    learnt = {tail(path) for path in model.provenance.get("training_clips", [])}
+    return sum(tail(path) in learnt for path in manifest.table["path"])
 
 
 class _Notes:

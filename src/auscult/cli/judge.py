@@ -65,11 +65,10 @@ def score(
     from auscult.corpus import open_data
     from auscult.evaluation.scores import write_scores
     from auscult.files import digest
-    from auscult.model import load
-    from auscult.scoring import already_learnt, score_table
+    from auscult.scoring import already_learnt, open_model, score_table
 
     chosen = parse_settings(settings)
-    fitted = load(model).rescored(**chosen) if chosen else load(model)
+    fitted = open_model(model, chosen)
     manifest = open_data(data, layout=layout).select(machine_type=machine_type, machine_id=machine_id)
     manifest = manifest.for_scoring(split)
     if not len(manifest):

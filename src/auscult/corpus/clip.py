@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,3 +68,22 @@ class Clip:
         if self.file is None:
             raise AudioError(f"{self.path}: the clip has neither a file nor samples")
         return audio.read(self.file, rate, channel, name=self.path)
+
+
+def clip_key(file: Path) -> str | None:
+    """What identifies a file and its present content, without reading it; None if there is no such file.
+
+    The change time is part of it, which users cannot set: a file replaced by another of the same size and
+    date is told apart.
+    """
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    identity = (os.path.realpath(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
+
+
+def tail(path: str) -> tuple[str, ...]:
+    """The last folders of a path and its name: by these the same clip is known, reached from elsewhere."""
+    return Path(os.path.abspath(path)).parts[-4:]

@@ -92,7 +92,7 @@ class AE(WindowedDetector):
         """Squared error at each bin, shape (batch, frames, n_mels)."""
         assert self.network is not None
         reconstruction: torch.Tensor = self.network(windows)
-        return (reconstruction - windows).square_().view(len(windows), self.config.frames, -1)
+        return (reconstruction - windows).square_().view(windows.shape[0], self.config.frames, -1)
 
     @property
     def predicted(self) -> range:

@@ -68,6 +68,7 @@ class ANP(NeuralProcess):
 
     name = "anp"
     paper = "Wichern et al., 2021"
+    why_no_export = "how many bins are hidden is known from the masks' values only, which a graph cannot branch on"
     Config: ClassVar[type[DetectorConfig]] = ANPConfig
     config: ANPConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {

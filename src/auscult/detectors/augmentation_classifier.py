@@ -94,6 +94,7 @@ class AugmentationClassifier(ClassifierDetector):
 
     name = "augmentation-classifier"
     paper = "Inoue et al., DCASE 2020 workshop, system (iv)"
+    why_no_export = "it hears each clip at other pitches and tempos too, which a library computes outside of torch"
     scorings = frozenset({"cover_end"})
     Config: ClassVar[type[DetectorConfig]] = AugmentationClassifierConfig
     config: AugmentationClassifierConfig

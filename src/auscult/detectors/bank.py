@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.nn.functional import softplus
 
 from auscult.corpus.clip import Clip
 from auscult.detectors.bank_findings import Finding, Usual, blame_bins, finding
@@ -17,6 +16,7 @@ from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.detectors.registry import register
 from auscult.errors import AuscultError
 from auscult.nn.memory import BandMemory, bands_of, learn_whitening, left_out, nearest
+from auscult.nn.tracing import number, softplus
 from auscult.parallel import map_in_order, torch_threads
 from auscult.store import Store, require_clips
 from auscult.training import Run, TrainingLog
@@ -54,6 +54,7 @@ class Bank(Detector):
     name = "bank"
     family = "neighbours"
     paper = "ours: pooled statistics, per-band neighbours"
+    exports = True
     Config: ClassVar[type[DetectorConfig]] = BankConfig
     config: BankConfig
     min_frames = 2
@@ -129,7 +130,7 @@ class Bank(Detector):
     def score_logmel(self, logmel: torch.Tensor) -> float:
         """The views' distances in excess of the usual, brought together."""
         self._fitted()
-        return float(self.fuse(self.view_scores(self.describe(logmel))))
+        return number(self.fuse(self.view_scores(self.describe(logmel))))
 
     def score_learnt(self, clips: Sequence[Clip]) -> np.ndarray:
         """Leave-one-out: what the bank would say of its own clips, had it been made without them."""

@@ -76,6 +76,9 @@ class Detector(ABC):
     paper: ClassVar[str]
     needs: frozenset[Needs] = frozenset({Needs.NORMALS})
     exports: ClassVar[bool] = False
+    """Whether `auscult export` can write it as ONNX: its score is a graph of tensors from the log-mel on."""
+    why_no_export: ClassVar[str] = "its score has not been written as one graph"
+    """Why it cannot, for people."""
     Config: ClassVar[type[DetectorConfig]] = DetectorConfig
     scorings: ClassVar[frozenset[str]] = frozenset()
     """Settings that what is learnt does not depend on: a fitted detector may be scored with others."""
@@ -160,6 +163,11 @@ class Detector(ABC):
     def map_of(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """`map_logmel`, likewise."""
         return self.map_logmel(logmel)
+
+    @property
+    def exports_any_length(self) -> bool:
+        """Whether an export takes clips of any length, as far as its settings allow; else of one only."""
+        return False
 
     def n_parameters(self) -> int:
         """How many trainable parameters the system has; 0 for one that keeps examples instead."""

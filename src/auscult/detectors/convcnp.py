@@ -116,6 +116,7 @@ class ConvCNP(NeuralProcess):
 
     name = "convcnp"
     paper = "ours, after Gordon et al., 2020, and Wichern et al., 2021"
+    why_no_export = "how many bins are hidden is known from the masks' values only, which a graph cannot branch on"
     Config: ClassVar[type[DetectorConfig]] = ConvCNPConfig
     config: ConvCNPConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {

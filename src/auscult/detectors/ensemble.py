@@ -105,6 +105,7 @@ class Ensemble(Detector):
     name = "ensemble"
     family = "ensemble"
     paper = "Inoue et al., DCASE 2020 workshop, 3.3"
+    why_no_export = "gamma laws are looked up by a library outside of torch; export its members"
     scorings = frozenset({"scaling", "rule", "scaled_by"})
     Config: ClassVar[type[DetectorConfig]] = EnsembleConfig
     config: EnsembleConfig

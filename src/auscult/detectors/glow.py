@@ -93,6 +93,7 @@ class Glow(FlowDetector):
 
     name = "glow"
     paper = "after the idea of Dohi et al., ICASSP 2021, without its outlier term"
+    exports = True
     Config: ClassVar[type[DetectorConfig]] = GlowConfig
     config: GlowConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "quick": _QUICK}

@@ -87,6 +87,7 @@ class GroupMADE(WindowedDetector):
     name = "group-made"
     family = "density"
     paper = "after the idea of Giri et al., DCASE 2020 workshop"
+    exports = True
     Config: ClassVar[type[DetectorConfig]] = GroupMADEConfig
     config: GroupMADEConfig
     reconstructs = False

@@ -20,6 +20,7 @@ from auscult.detectors.segments import Segmentation
 from auscult.errors import AuscultError
 from auscult.nn.confidence import log_odds_against, surprise
 from auscult.nn.neighbours import Neighbours
+from auscult.nn.tracing import number
 from auscult.parallel import map_in_order
 from auscult.store import Store, require_clips
 from auscult.training import Run, TrainingLog
@@ -93,6 +94,7 @@ class IdClassifier(ClassifierDetector):
 
     name = "id-classifier"
     paper = "Inoue et al., DCASE 2020 workshop, system (iii)"
+    exports = True
     needs = frozenset({Needs.NORMALS, Needs.MACHINE_IDS})
     scorings = frozenset({"score_by", "cover_end"})
     Config: ClassVar[type[DetectorConfig]] = IdClassifierConfig
@@ -186,12 +188,12 @@ class IdClassifier(ClassifierDetector):
         if self.config.score_by == "distance":
             return self._distance(logmel, own)
         odds = log_odds_against(logits, own)
-        return float(odds.mean()) if self.config.score_by == "log-odds" else surprise(odds)
+        return number(odds.mean()) if self.config.score_by == "log-odds" else surprise(odds)
 
     def _distance(self, logmel: torch.Tensor, own: int, *, learnt: bool = False) -> float:
         embeddings, _ = self.hear(logmel)
         assert self.known is not None
-        return float(self.known.squared_distances(embeddings, own, learnt=learnt).double().sqrt().mean())
+        return number(self.known.squared_distances(embeddings, own, learnt=learnt).double().sqrt().mean())
 
     def _map(self, logmel: torch.Tensor, own: int) -> torch.Tensor:
         if self.config.score_by != "distance":

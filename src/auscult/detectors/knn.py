@@ -13,6 +13,7 @@ from auscult.corpus.clip import Clip
 from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.detectors.registry import register
 from auscult.errors import AuscultError
+from auscult.nn.tracing import number
 from auscult.parallel import map_in_order
 from auscult.store import Store, require_clips
 from auscult.training import Run, TrainingLog
@@ -62,6 +63,7 @@ class KNN(Detector):
     name = "knn"
     family = "neighbours"
     paper = "ours: the bar that every network must clear"
+    exports = True
     Config: ClassVar[type[DetectorConfig]] = KNNConfig
     config: KNNConfig
     min_frames = 1
@@ -100,6 +102,11 @@ class KNN(Detector):
         """Mean distance to the k nearest training clips, per root of the number of statistics."""
         return self._mean_of_nearest(self._distances(logmel))
 
+    @property
+    def exports_any_length(self) -> bool:
+        """Where no percentile is asked for, which interpolates between frames of a known number."""
+        return set(self.config.pooling.split("+")) <= {"mean", "std", "max"}
+
     def score_learnt(self, clips: Sequence[Clip]) -> np.ndarray:
         """Leave-one-out: a training clip is not its own neighbour; 0 for one that has no other."""
         with torch.inference_mode():
@@ -108,7 +115,7 @@ class KNN(Detector):
 
     def _mean_of_nearest(self, distances: torch.Tensor) -> float:
         nearest = distances.topk(min(self.config.k, len(distances)), largest=False).values
-        return float(nearest.mean())
+        return number(nearest.mean())
 
     def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:
         """Squared deviation of each bin from the nearest clip's mean level, in units of the healthy spread."""

@@ -84,6 +84,7 @@ class MAF(FlowDetector):
 
     name = "maf"
     paper = "Primus et al., DCASE 2020 workshop (Papamakarios et al., 2017)"
+    exports = True
     Config: ClassVar[type[DetectorConfig]] = MAFConfig
     config: MAFConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {

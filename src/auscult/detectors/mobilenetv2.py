@@ -19,6 +19,7 @@ from auscult.nn.aggregation import aggregate, check_aggregation
 from auscult.nn.attribution import integrated_gradients
 from auscult.nn.confidence import log_odds_against
 from auscult.nn.mobilenet import MobileNetV2
+from auscult.nn.tracing import softplus
 from auscult.nn.usual import UsualLevels
 from auscult.store import LogMels, Store, Windows, require_clips
 from auscult.training import Plan, Run, TrainingLog, train
@@ -95,6 +96,7 @@ class MobileNetV2Detector(MachineDetector):
     name = "mobilenetv2"
     family = "classification"
     paper = "after the idea of Giri et al., DCASE 2020 workshop; the DCASE 2021 baseline"
+    exports = True
     needs = frozenset({Needs.NORMALS, Needs.MACHINE_IDS})
     Config: ClassVar[type[DetectorConfig]] = MobileNetV2Config
     config: MobileNetV2Config
@@ -179,7 +181,7 @@ class MobileNetV2Detector(MachineDetector):
 
     def _score(self, logmel: torch.Tensor, own: int) -> float:
         odds = torch.cat([log_odds_against(logits, own) for logits in self._logits(logmel)])
-        scores = odds if self.config.score_by == "log-odds" else nn.functional.softplus(odds)
+        scores = odds if self.config.score_by == "log-odds" else softplus(odds)
         return aggregate(scores, self.config.aggregation)
 
     def _likeliest(self, logmel: torch.Tensor) -> int:

@@ -109,6 +109,7 @@ class Multires(MachineDetector):
     name = "multires"
     family = "classification"
     paper = "after Fujimura et al., 2025, and Wilkinghoff, 2023–2025"
+    why_no_export = "it hears the waveform, not the log-mel that an export begins its judgement with"
     needs = frozenset({Needs.NORMALS, Needs.MACHINE_IDS})
     scorings: ClassVar[frozenset[str]] = frozenset({"density"})
     Config: ClassVar[type[DetectorConfig]] = MultiresConfig

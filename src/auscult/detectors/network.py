@@ -11,6 +11,7 @@ from torch import nn
 from auscult.corpus.clip import Clip
 from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.errors import AuscultError
+from auscult.nn.tracing import is_traced
 
 
 class NetworkDetector(Detector):
@@ -83,4 +84,6 @@ def window_rows(logmel: torch.Tensor, length: int) -> torch.Tensor:
         Frame by frame.
     """
     n_frames, n_mels = logmel.shape
+    if is_traced():
+        return logmel.unfold(0, length, 1).transpose(1, 2).reshape(-1, length * n_mels)
     return logmel.contiguous().as_strided((n_frames - length + 1, length * n_mels), (n_mels, 1))

@@ -74,6 +74,7 @@ class PAE(WindowedDetector):
     name = "pae"
     family = "reconstruction"
     paper = "after the idea of Zeng et al., NCMMSC 2022"
+    exports = True
     Config: ClassVar[type[DetectorConfig]] = PAEConfig
     config: PAEConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -142,7 +143,7 @@ class PredictiveAutoencoder(nn.Module):
         """Windows in dB, (batch, frames * n_mels), to standardised centres, (batch, n_mels): predicted and true."""
         frames = self.standardise(windows)
         before, after = frames[:, : self.centre], frames[:, self.centre + 1 :]
-        unseen = self.unseen.expand(len(frames), 1, -1)
+        unseen = self.unseen.expand(frames.shape[0], 1, -1)
         tokens = torch.cat([self.embed(before), unseen, self.embed(after)], dim=1) + self.positions
         tokens = self.decoder(self.bottleneck(self.encoder(tokens)))
         return self.predict(tokens[:, self.centre]), frames[:, self.centre]

@@ -126,6 +126,7 @@ class ProxyOutlier(NetworkDetector):
     name = "proxy-outlier"
     family = "classification"
     paper = "Primus et al., DCASE 2020 workshop"
+    exports = True
     needs = frozenset({Needs.NORMALS, Needs.OUTLIERS})
     Config: ClassVar[type[DetectorConfig]] = ProxyOutlierConfig
     config: ProxyOutlierConfig

@@ -102,6 +102,7 @@ class STgram(MachineDetector):
     name = "stgram"
     family = "classification"
     paper = "Liu et al., ICASSP 2022"
+    why_no_export = "it hears the waveform beside the log-mel, and the exported front end gives the log-mel alone"
     needs = frozenset({Needs.NORMALS, Needs.MACHINE_IDS})
     Config: ClassVar[type[DetectorConfig]] = STgramConfig
     config: STgramConfig

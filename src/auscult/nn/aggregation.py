@@ -6,6 +6,8 @@ import re
 
 import torch
 
+from auscult.nn.tracing import is_traced, number
+
 _FORMS = "mean, max, top-K (top-5), top-P% (top-10%), power-P (power-4)"
 _PATTERN = re.compile(r"mean|max|top-(?P<k>[1-9]\d*)|top-(?P<share>\d+(\.\d+)?)%|power-(?P<power>\d+(\.\d+)?)")
 
@@ -46,13 +48,17 @@ def aggregate(scores: torch.Tensor, rule: str = "mean") -> float:
     match = _PATTERN.fullmatch(check_aggregation(rule))
     assert match is not None
     if rule == "max":
-        return float(values.max())
+        return number(values.max())
     if match["power"]:
         power = float(match["power"])
         largest = values.clamp(min=0).max()
         # Scaled by the largest value: a high power of a large error would overflow.
-        return float(largest * (values.clamp(min=0) / largest).pow(power).mean().pow(1 / power)) if largest else 0.0
+        if is_traced():
+            largest = torch.where(largest > 0, largest, 1.0)  # all are 0 then, and their mean too
+        elif not largest:
+            return 0.0
+        return number(largest * (values.clamp(min=0) / largest).pow(power).mean().pow(1 / power))
     if match["k"] or match["share"]:
         k = int(match["k"]) if match["k"] else max(1, round(len(values) * float(match["share"]) / 100))
         values = values.topk(min(k, len(values))).values
-    return float(values.mean())
+    return number(values.mean())

@@ -6,9 +6,9 @@ bits, on the side where the figure is small, and so tells such clips apart.
 
 from __future__ import annotations
 
-import math
-
 import torch
+
+from auscult.nn.tracing import number
 
 
 def log_odds_against(logits: torch.Tensor, own: int) -> torch.Tensor:
@@ -49,9 +49,8 @@ def surprise(log_odds: torch.Tensor, weights: torch.Tensor | None = None) -> flo
     """
     odds = log_odds.double()
     shares = torch.full_like(odds, 1 / len(odds)) if weights is None else weights.double()
-    doubt = float((torch.sigmoid(odds) * shares).sum())
-    if doubt < 0.5:
-        return -math.log1p(-doubt)
+    doubt = (torch.sigmoid(odds) * shares).sum()
     # log p = -log(1 + odds), without overflow.
     log_probability = -torch.logaddexp(odds, torch.zeros_like(odds))
-    return float(-(log_probability + shares.log()).logsumexp(0))
+    far = -(log_probability + shares.log()).logsumexp(0)
+    return number(torch.where(doubt < 0.5, -torch.log1p(-doubt.clamp(max=0.5)), far))

@@ -44,7 +44,7 @@ class Standardise(nn.Module):
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Windows as rows, frame by frame, (batch, n_frames * n_mels) in dB, to (batch, n_frames, n_mels)."""
-        return (windows.view(len(windows), -1, len(self.mean)) - self.mean) / self.std
+        return (windows.view(windows.shape[0], -1, len(self.mean)) - self.mean) / self.std
 
 
 def band_statistics(spectra: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""A fitted model listens to a machine day and night: sources, sliding judgement, alarms, history."""

@@ -1,0 +1,1 @@
+"""Models behind HTTP: clips are scored, machines are shown."""
