@@ -83,7 +83,7 @@ def whole(tmp_path: Path, tiny_plant: Path, undisturbed: Path) -> Benchmark:
 
 
 @pytest.fixture
-def benchmark(tmp_path: Path, tiny_plant: Path, undisturbed: Path) -> Benchmark:
+def watched(tmp_path: Path, tiny_plant: Path, undisturbed: Path) -> Benchmark:
     """Five of ten runs are still to be done."""
     shutil.copytree(undisturbed, tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "runs" / "tiny" / "knn-id")
@@ -91,21 +91,21 @@ def benchmark(tmp_path: Path, tiny_plant: Path, undisturbed: Path) -> Benchmark:
     return Benchmark(tmp_path, tiny_plant, undisturbed, workers=1)
 
 
-def _kill_often(benchmark: Benchmark, moments: list[tuple[int, float]]) -> int:
+def _kill_often(watched: Benchmark, moments: list[tuple[int, float]]) -> int:
     killed = 0
     for more, delay in moments:
-        before = benchmark.done()
+        before = watched.done()
         n = len(before) + more
-        killed += benchmark.kill(lambda n=n: len(benchmark.done()) >= n, delay)  # type: ignore[misc]
-        benchmark.check(before)
-    before = benchmark.done()
-    benchmark.finish()
-    benchmark.check(before)
+        killed += watched.kill(lambda n=n: len(watched.done()) >= n, delay)  # type: ignore[misc]
+        watched.check(before)
+    before = watched.done()
+    watched.finish()
+    watched.check(before)
     return killed
 
 
-def test_the_parent_killed_twice(benchmark: Benchmark) -> None:
-    assert _kill_often(benchmark, [(1, 0.1), (1, 0.5)]) >= 1
+def test_the_parent_killed_twice(watched: Benchmark) -> None:
+    assert _kill_often(watched, [(1, 0.1), (1, 0.5)]) >= 1
 
 
 @pytest.mark.slow
@@ -116,13 +116,13 @@ def test_the_parent_killed_ten_times_at_random(whole: Benchmark) -> None:
     assert _kill_often(whole, moments) >= 6
 
 
-def test_workers_killed(benchmark: Benchmark) -> None:
+def test_workers_killed(watched: Benchmark) -> None:
     """The job of a worker that dies is done again, within the same command."""
-    with subprocess.Popen(command(*benchmark.words), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command(*watched.words), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         begun: set[Path] = set()
         killed = 0
         while process.poll() is None:
-            new = set(benchmark.out.rglob("run.json")) - begun
+            new = set(watched.out.rglob("run.json")) - begun
             if new and killed < 2:
                 begun |= new
                 workers = [c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline())]
@@ -134,20 +134,20 @@ def test_workers_killed(benchmark: Benchmark) -> None:
     assert process.returncode == 0, err
     assert killed >= 1
     for name in TABLES:
-        assert (benchmark.out / name).read_bytes() == (benchmark.undisturbed / name).read_bytes(), name
+        assert (watched.out / name).read_bytes() == (watched.undisturbed / name).read_bytes(), name
 
 
-def test_ctrl_c_stops_and_the_same_command_goes_on(benchmark: Benchmark) -> None:
+def test_ctrl_c_stops_and_the_same_command_goes_on(watched: Benchmark) -> None:
     with subprocess.Popen(
-        command(*benchmark.words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(*watched.words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        while len(benchmark.done()) < 6 and process.poll() is None:
+        while len(watched.done()) < 6 and process.poll() is None:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers alike
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "auscult: stopped — the same command goes on where this one was\n"
-    before = benchmark.done()
+    before = watched.done()
     assert len(before) >= 6
-    benchmark.finish()
-    benchmark.check(before)
+    watched.finish()
+    watched.check(before)
