@@ -121,6 +121,7 @@ class Watch:
         self._on: dict[str, _On] = {}
         self._gap: tuple[int | None, float, str] | None = None
         self._silent = False
+        self._failing: list[Sink] = []
         self._clips_due: list[tuple[float, int, float]] = []
         self._began, self._heard_before = time.time(), 0.0
         self._resampler: tuple[int, soxr.ResampleStream] | None = None
@@ -342,8 +343,12 @@ class Watch:
 
     def _announce(self, event: Event) -> None:
         for sink in self.sinks:
-            with contextlib.suppress(Exception):  # a sink that fails must not stop the others, nor the watch
+            try:
                 sink.take(event)
+            except Exception as error:  # a sink that fails must not stop the others, nor the watch
+                if sink not in self._failing:
+                    self._failing.append(sink)  # said once, by those that can
+                    self._trouble(f"{type(sink).__name__} fails: {error}", False)
 
     def close(self) -> None:
         """End what is on, record what waits, and tell the sinks that there is no more."""

@@ -188,8 +188,8 @@ async def live(socket: WebSocket) -> None:
     """
     house = socket.app.state.house
     try:
-        house.guard.who(socket)
         house.guard.count(socket)
+        house.guard.who(socket)
     except HTTPException as error:
         await socket.close(1008, str(error.detail)[:100])
         return
@@ -200,7 +200,7 @@ async def live(socket: WebSocket) -> None:
     house.streams += 1
     try:
         await _show(socket, house.history)
-    except (WebSocketDisconnect, RuntimeError, asyncio.CancelledError):
+    except (WebSocketDisconnect, RuntimeError):  # gone, or gone while it was told
         pass
     finally:
         house.streams -= 1

@@ -46,6 +46,9 @@ _CLIPS: dict[str, Any] = {
         },
     }
 }
+_LONGEST_SILENCE = 60.0
+"""Seconds after which a stream that sends nothing makes room for another."""
+
 _MOST_SAMPLES_AT_ONCE = 4 * 2**20
 
 
@@ -224,8 +227,8 @@ async def stream(socket: WebSocket, name: str, pcm: str = "16000:1:s16le", hop: 
     """Raw samples in, as binary messages; what `auscult monitor --json` would say out, as text."""
     house = socket.app.state.house
     try:
-        house.guard.who(socket)
         house.guard.count(socket)
+        house.guard.who(socket)
         found, form = house.model(name), PCM.parse(pcm)
         if house.streams >= house.limits.streams:
             raise HTTPException(503, "too many streams")
@@ -239,15 +242,21 @@ async def stream(socket: WebSocket, name: str, pcm: str = "16000:1:s16le", hop: 
         return
     await socket.accept()
     house.streams += 1
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError, asyncio.CancelledError):
-        await _talk(socket, house, watch, form, events)
-    house.streams -= 1
+    try:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await _talk(socket, house, watch, form, events)
+    finally:
+        house.streams -= 1
 
 
 async def _talk(socket: WebSocket, house: Any, watch: Watch, form: PCM, events: list[Event]) -> None:
     first, rest = True, b""
     while True:
-        message = await socket.receive()
+        try:
+            message = await asyncio.wait_for(socket.receive(), _LONGEST_SILENCE)
+        except TimeoutError:
+            await socket.close(1001, "nothing came")
+            return
         if message["type"] == "websocket.disconnect":
             return
         data = rest + (message.get("bytes") or b"")
