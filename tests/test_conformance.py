@@ -81,6 +81,17 @@ SMALL["mobilenetv2"] = {
 }
 SMALL["ensemble"] = {"members": ["knn", {"detector": "ae", "settings": SMALL["ae"]}]}
 SMALL["stgram"] = {"frames": 16, "form": 2023, "max_steps": 60, "batch_size": 16}
+SMALL["vqvae"] = {"width": 16, "codes": 64, "patience": 10, "steps": 60, "batch_size": 8, "learning_rate": 3e-3}
+SMALL["auddsr"] = SMALL["auddsr-annot"] = {
+    "stage1_settings": SMALL["vqvae"] | {"frames": 32, "codes": 32, "steps": 120},
+    "frames": 32,
+    "width": 6,
+    "perlin_share": 0.0,
+    "least_strength": 0.6,
+    "steps": 160,
+    "batch_size": 4,
+    "learning_rate": 5e-3,
+}
 
 RATE = 16_000
 
