@@ -29,8 +29,8 @@ from auscult.training import Run
 from conftest import machine_sound
 
 RATE = 16_000
-STAGE1: dict[str, Any] = {"width": 8, "codes": 16, "patience": 3, "steps": 4, "batch_size": 4, "frames": 32}
-SMALL: dict[str, Any] = {"stage1_settings": STAGE1, "frames": 32, "width": 4, "steps": 4, "batch_size": 4}
+STAGE1: dict[str, Any] = {"width": 8, "codes": 16, "patience": 3, "max_steps": 4, "batch_size": 4, "frames": 32}
+SMALL: dict[str, Any] = {"stage1_settings": STAGE1, "frames": 32, "width": 4, "max_steps": 4, "batch_size": 4}
 
 
 def humming(n: int, seconds: float = 1.5, machine_id: str = "id_00", **more: Any) -> list[Clip]:
@@ -74,7 +74,7 @@ def test_as_many_parameters_as_published() -> None:
 
 def test_the_papers_settings() -> None:
     config = create("auddsr", "paper").config.model_dump()
-    assert (config["steps"], config["batch_size"], config["learning_rate"]) == (10_000, 16, 2e-4)
+    assert (config["max_steps"], config["batch_size"], config["learning_rate"]) == (10_000, 16, 2e-4)
     assert (config["frames"], config["width"], config["reconstruction"]) == (320, 64, 10.0)
 
 
@@ -428,7 +428,7 @@ def test_a_first_stage_that_does_not_fit_is_refused(stage1: Path, tmp_path: Path
 
 
 def test_a_budget_ends_both_stages(tmp_path: Path) -> None:
-    log = small(steps=10_000, stage1_settings=STAGE1 | {"steps": 10_000}).fit(
+    log = small(max_steps=10_000, stage1_settings=STAGE1 | {"max_steps": 10_000}).fit(
         humming(3), store=Store(tmp_path), budget=0.4
     )
     assert log.stopped == "budget"

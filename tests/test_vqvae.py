@@ -24,7 +24,7 @@ from auscult.training import Run
 from conftest import machine_sound
 
 RATE = 16_000
-SMALL: dict[str, Any] = {"width": 16, "codes": 16, "patience": 3, "steps": 4, "batch_size": 4, "frames": 32}
+SMALL: dict[str, Any] = {"width": 16, "codes": 16, "patience": 3, "max_steps": 4, "batch_size": 4, "frames": 32}
 
 
 def humming(n: int, seconds: float = 1.5) -> list[Clip]:
@@ -53,7 +53,7 @@ def test_as_many_parameters_as_published() -> None:
 
 def test_the_papers_settings() -> None:
     config = create("vqvae", "paper").config.model_dump()
-    assert (config["steps"], config["batch_size"], config["learning_rate"]) == (20_000, 256, 2e-4)
+    assert (config["max_steps"], config["batch_size"], config["learning_rate"]) == (20_000, 256, 2e-4)
     assert (config["width"], config["codes"], config["frames"]) == (128, 4096, 320)
     assert (config["commitment"], config["reconstruction"], config["decay"]) == (0.25, 10.0, 0.99)
 
@@ -243,7 +243,7 @@ def test_training_takes_any_place_of_a_long_clip() -> None:
 
 
 def test_it_learns_and_tells_of_its_codes(tmp_path: Path) -> None:
-    detector = small(steps=40, learning_rate=3e-3)
+    detector = small(max_steps=40, learning_rate=3e-3)
     log = detector.fit(humming(4), store=Store(tmp_path))
     assert log.steps == 40
     assert log.losses[-1] < 0.6 * log.losses[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -52,7 +53,7 @@ class AudDSRConfig(DetectorConfig):
         to all of it.
     reconstruction : float
         Weight of the object decoder's squared error beside the focal loss.
-    steps, batch_size, learning_rate : training
+    max_steps, batch_size, learning_rate : training
     """
 
     stage1: str | None = Field(default=None, description="model file of a fitted vqvae; none: fit one first")
@@ -63,7 +64,7 @@ class AudDSRConfig(DetectorConfig):
     perlin_share: float = Field(default=0.5, ge=0, le=1, description="share of anomalies shaped by Perlin noise")
     least_strength: float = Field(default=0.2, gt=0, le=1, description="least share of the codes drawn from")
     reconstruction: PositiveFloat = Field(default=10.0, description="weight of the object decoder's squared error")
-    steps: PositiveInt = Field(default=10_000, description="of training the second stage")
+    max_steps: PositiveInt = Field(default=10_000, description="of training the second stage")
     batch_size: int = Field(default=16, ge=4, multiple_of=4, description="images in a training step")
     learning_rate: PositiveFloat = Field(default=2e-4, description="of Adam")
 
@@ -113,7 +114,7 @@ class AudDSR(NetworkDetector):
             "stage1_preset": "quick",
             "frames": 160,
             "width": 16,
-            "steps": 300,
+            "max_steps": 300,
             "batch_size": 8,
             "learning_rate": 1e-3,
         },
@@ -163,7 +164,7 @@ class AudDSR(NetworkDetector):
         network.general.load_state_dict(_weights(self.stage1))
         second = self._train(network, logmels.spectra, foreign, left, seed, run)
         self.network = network.cpu().eval()
-        stages.forget(run)
+        stages.forget(run, "stage1")
         return replace(
             second,
             steps=first.steps + second.steps,
@@ -192,16 +193,20 @@ class AudDSR(NetworkDetector):
         run: Run | None,
     ) -> TrainingLog:
         config = self.config
-        n_foreign = config.batch_size // 4 if foreign else 0
+        n_foreign = self.outliers_in_a_batch() if foreign else 0
         n_own = config.batch_size - n_foreign
         n_simulated = n_own - config.batch_size // 2
         examples = _Examples(Images(spectra, self.frames, n_own), foreign, n_foreign, n_simulated, config.perlin_share)
         optimizer = torch.optim.Adam(network.trained(), lr=config.learning_rate, fused=True)
-        epochs = -(-config.steps * n_own // len(examples))
-        plan = Plan(epochs, n_own, config.steps, budget)
+        epochs = -(-config.max_steps * n_own // len(examples))
+        plan = Plan(epochs, n_own, config.max_steps, budget)
         # A checkpoint that goes on upon another first stage would be of neither.
         own = None if run is None else replace(run, identity=f"{run.identity} on {stages.content(self.stage1)}")
         return train(network, self._loss, examples, optimizer, plan, seed=seed, run=own)
+
+    def outliers_in_a_batch(self) -> int:
+        """How many."""
+        return 0
 
     def chosen(self, train: Sequence[Clip], outliers: Sequence[Clip]) -> list[Clip]:  # noqa: ARG002
         """The outliers that are learnt from: none."""
@@ -254,11 +259,15 @@ class AudDSRAnnotConfig(AudDSRConfig):
     outlier_types : {"same", "all"}
         Whether outliers that nobody names are clips of other IDs of the same type (the paper's: one model for an ID),
         or of all other machines, other types too: one model for a type has no others. Ours.
+    outlier_share : float
+        Share of a batch that is outliers, rounded up; half is healthy, the rest has simulated anomalies. The paper does
+        not state it; a quarter makes both kinds of anomaly as frequent.
     """
 
     outlier_types: Literal["same", "all"] = Field(
         default="same", description="whose clips are outliers: of other IDs of the type, or of other types too"
     )
+    outlier_share: float = Field(default=0.25, gt=0, lt=0.5, description="share of a batch that is outliers")
 
 
 @register
@@ -283,6 +292,10 @@ class AudDSRAnnot(AudDSR):
     def outliers_of_all_types(self) -> bool:
         """As `outlier_types` says."""
         return self.config.outlier_types == "all"
+
+    def outliers_in_a_batch(self) -> int:
+        """As `outlier_share` says."""
+        return math.ceil(self.config.outlier_share * self.config.batch_size)
 
     def chosen(self, train: Sequence[Clip], outliers: Sequence[Clip]) -> list[Clip]:
         """The outliers but test clips and healthy ones of the machine itself.

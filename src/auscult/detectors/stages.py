@@ -68,7 +68,13 @@ def restored(name: str, settings: Mapping[str, Any], tensors: dict[str, Any], fa
 
 
 def fitted_along(
-    stage: Detector, train: Sequence[Clip], store: Store, budget: float | None, seed: int, run: Run | None
+    stage: Detector,
+    train: Sequence[Clip],
+    store: Store,
+    budget: float | None,
+    seed: int,
+    run: Run | None,
+    part: str = "stage1",
 ) -> tuple[Detector, TrainingLog]:
     """Fit a first stage, or take it as it was when an interrupted run had fitted it.
 
@@ -80,6 +86,8 @@ def fitted_along(
         Not fitted.
     train, store, budget, seed, run
         See `Detector.fit`.
+    part : str
+        What tells this stage from others of the run.
 
     Returns
     -------
@@ -89,8 +97,8 @@ def fitted_along(
     """
     if run is None or run.checkpoint is None:
         return stage, stage.fit(train, store=store, budget=budget, seed=seed, run=run)
-    unfinished, finished = _kept(run.checkpoint)
-    identity = f"{run.identity} {stage.name}"
+    unfinished, finished = _kept(run.checkpoint, part)
+    identity = f"{run.identity} {part}"
     if run.resume and finished.exists():
         header, tensors = modelfile.read(finished)
         if header["identity"] == identity:
@@ -106,11 +114,12 @@ def fitted_along(
     return stage, log
 
 
-def forget(run: Run | None) -> None:
-    """Delete what `fitted_along` has kept beside the run's checkpoint."""
+def forget(run: Run | None, *parts: str) -> None:
+    """Delete what `fitted_along` has kept of these parts beside the run's checkpoint."""
     if run is not None and run.checkpoint is not None:
-        for kept in _kept(run.checkpoint):
-            kept.unlink(missing_ok=True)
+        for part in parts:
+            for kept in _kept(run.checkpoint, part):
+                kept.unlink(missing_ok=True)
 
 
 def content(stage: Detector) -> str:
@@ -119,6 +128,6 @@ def content(stage: Detector) -> str:
     return modelfile.digest(facts, {name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-def _kept(checkpoint: Path) -> tuple[Path, Path]:
-    """Checkpoint of the first stage, and what it became."""
-    return tuple(checkpoint.with_name(f"{checkpoint.name}.{part}") for part in ("stage1", "stage1-done"))  # type: ignore[return-value]
+def _kept(checkpoint: Path, part: str) -> tuple[Path, Path]:
+    """Checkpoint of a first stage, and what it became."""
+    return checkpoint.with_name(f"{checkpoint.name}.{part}"), checkpoint.with_name(f"{checkpoint.name}.{part}-done")

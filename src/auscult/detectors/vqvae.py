@@ -41,7 +41,7 @@ class VQVAEConfig(DetectorConfig):
         Weight of the image's squared error (the paper's lambda_x, which it does not state; DSR's program has 10).
     patience : int
         Training steps after which a code that is never chosen begins anew. Ours.
-    steps, batch_size, learning_rate : training
+    max_steps, batch_size, learning_rate : training
     """
 
     frames: int = Field(default=320, ge=32, multiple_of=32, description="most frames of an image")
@@ -51,7 +51,7 @@ class VQVAEConfig(DetectorConfig):
     commitment: float = Field(default=0.25, ge=0, description="weight that holds features to their codes")
     reconstruction: PositiveFloat = Field(default=10.0, description="weight of the image's squared error")
     patience: PositiveInt = Field(default=100, description="steps after which an unused code begins anew")
-    steps: PositiveInt = Field(default=20_000, description="of training")
+    max_steps: PositiveInt = Field(default=20_000, description="of training")
     batch_size: int = Field(default=256, ge=2, description="images in a training step")
     learning_rate: PositiveFloat = Field(default=2e-4, description="of Adam")
 
@@ -97,7 +97,7 @@ class VQVAE(NetworkDetector):
             "width": 32,
             "codes": 512,
             "patience": 20,
-            "steps": 300,
+            "max_steps": 300,
             "batch_size": 16,
             "learning_rate": 1e-3,
         },
@@ -143,8 +143,8 @@ class VQVAE(NetworkDetector):
     ) -> TrainingLog:
         config = self.config
         optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
-        epochs = -(-config.steps * config.batch_size // len(images))
-        plan = Plan(epochs, config.batch_size, config.steps, budget, note=lambda: _told(network.figures()))
+        epochs = -(-config.max_steps * config.batch_size // len(images))
+        plan = Plan(epochs, config.batch_size, config.max_steps, budget, note=lambda: _told(network.figures()))
         log = train(network, self._loss, images, optimizer, plan, seed=seed, run=run)
         return replace(log, figures=network.figures())
 
