@@ -1,6 +1,6 @@
 """Detectors that train a network, against their arithmetic floor: windows a second, ratio to the floor, peak memory.
 
-python benchmarks/family.py                      # every detector that trains a network
+python benchmarks/family.py                      # every one that trains by epochs; see auddsr.py for the rest
 python benchmarks/family.py --family density
 python benchmarks/family.py anp pae              # some
 python benchmarks/family.py --preset quick
@@ -189,7 +189,8 @@ def main() -> None:
         "peak memory, MiB",
     ]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
-    for name in asked.detectors or [name for name, kind in detectors().items() if kind.family in asked.family]:
+    by_epochs = {name: kind for name, kind in detectors().items() if "epochs" in kind.Config.model_fields}
+    for name in asked.detectors or [name for name, kind in by_epochs.items() if kind.family in asked.family]:
         command = [sys.executable, __file__, name, "--preset", asked.preset, "--one"]
         row = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
         print(

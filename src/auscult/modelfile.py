@@ -33,7 +33,7 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], tensors: dict[st
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format_version": FORMAT_VERSION, **header}
-    header["digest"] = _digest(header, whole)
+    header["digest"] = digest(header, whole)
     with atomic(path) as temporary:
         temporary.write_bytes(save(whole, {_KEY: json.dumps(header, allow_nan=False)}))
 
@@ -74,7 +74,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.
             f"{source}: was written by a later auscult ({header.get('auscult_version', '?')}, format {version})",
             f"this one reads format {FORMAT_VERSION}; upgrade it: pip install --upgrade auscult",
         )
-    if header.pop("digest", None) != _digest(header, tensors):
+    if header.pop("digest", None) != digest(header, tensors):
         raise _damaged(source, "its content is not what was written")
     return header, tensors
 
@@ -83,10 +83,11 @@ def _damaged(source: Path, how: str) -> AuscultError:
     return AuscultError(f"{source}: the model file is damaged: {how}", "copy it again, or fit it anew")
 
 
-def _digest(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(header).encode())
+def digest(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """What tells one content from another: SHA-256 of JSON and tensors."""
+    whole = hashlib.sha256(json.dumps(header).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return whole.hexdigest()

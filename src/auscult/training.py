@@ -10,6 +10,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +104,8 @@ class Plan:
         The factor on the learning rate at a step, counted from 1.
     clip : AutoClip or float or None
         Gradient clipping: adaptive, to a fixed norm, or none.
+    note : callable or None
+        What is shown of the training besides its loss.
     """
 
     epochs: int
@@ -111,6 +114,7 @@ class Plan:
     budget: float | None = None
     schedule: Callable[[int], float] | None = None
     clip: AutoClip | float | None = None
+    note: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,15 @@ class TrainingLog:
         Mean loss of each epoch, the last one perhaps not whole.
     stopped : {"finished", "steps", "budget"}
         Why it ended.
+    figures : dict of str to float
+        What else a detector tells of its training.
     """
 
     steps: int = 0
     seconds: float = 0.0
     losses: tuple[float, ...] = field(default=())
     stopped: str = "finished"
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -221,7 +228,7 @@ class _Loop:
             for indices in self._batches():
                 value = self._step(indices)
                 self.seconds = before + time.monotonic() - started
-                advance(note=f"loss {value:.4g}")
+                advance(note=f"loss {value:.4g}{self._note()}")
                 if stop.is_set():
                     self._interrupted()
                 if self.plan.budget is not None and self.seconds >= self.plan.budget:
@@ -268,6 +275,12 @@ class _Loop:
         self.optimizer.step()
         self._count(value)
         return value
+
+    def _note(self) -> str:
+        # Counted only where somebody is watching.
+        if self.plan.note is None or not sys.stderr.isatty():
+            return ""
+        return f", {self.plan.note()}"
 
     def _count(self, value: float) -> None:
         self.step += 1

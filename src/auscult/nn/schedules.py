@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 Schedule = Callable[[int], float]
@@ -20,3 +21,8 @@ def noam(steps: int) -> Schedule:
     never learn.
     """
     return lambda step: min(step / steps, (steps / step) ** 0.5)
+
+
+def cosine(steps: int) -> Schedule:
+    """Fall along half a cosine over so many steps, to nearly nothing at the last (Loshchilov, Hutter, ICLR 2017)."""
+    return lambda step: (1 + math.cos(math.pi * min(step - 1, steps) / steps)) / 2
