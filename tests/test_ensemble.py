@@ -12,16 +12,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from auscult.corpus import Clip
+from auscult.detectors.ae import AE
 from auscult.detectors.ensemble import Ensemble
+from auscult.detectors.knn import KNN
 from auscult.detectors.recipes import RECIPES
 from auscult.detectors.registry import create
 from auscult.ensembling import combine
-from auscult.errors import AudioError, AuscultError
+from auscult.errors import AudioError, AuscultError, TrainingInterrupted
 from auscult.fitting import fit
 from auscult.model import Model, load
 from auscult.nn.fusion import RULES, SCALINGS, Fusion, Ranks
 from auscult.nn.gamma import GammaLaw
 from auscult.store import Store
+from auscult.training import Run as TrainingRun
 from conftest import Run, machine_sound, write_wav
 
 RATE = 16_000
@@ -273,3 +276,29 @@ def test_from_the_command_line(plant: Path, members: list[Path], tmp_path: Path,
     wrong = auscult("ensemble", *members, "-o", made, "--rule", "median")
     assert wrong.code == 2
     assert "rule" in wrong.err
+
+
+def test_a_member_that_was_fitted_before_a_stop_is_not_fitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, checkpoint = Store(tmp_path / "store"), tmp_path / "model.checkpoint"
+    clips = [clip(k) for k in range(12)]
+    settings = {"members": ["knn", {"detector": "ae", "settings": {"max_steps": 20, "batch_size": 64}}]}
+    whole = create("ensemble", "quick", settings)
+    whole.fit(clips, store=store, seed=3)
+
+    def stop(*_: object, **__: object) -> None:
+        raise TrainingInterrupted("stopped")
+
+    run = TrainingRun(checkpoint=checkpoint, resume=True, identity="a run")
+    with monkeypatch.context() as patch:
+        patch.setattr(AE, "fit", stop)
+        with pytest.raises(TrainingInterrupted):
+            create("ensemble", "quick", settings).fit(clips, store=store, seed=3, run=run)
+    again = create("ensemble", "quick", settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(KNN, "fit", stop)
+        again.fit(clips, store=store, seed=3, run=run)
+    assert not list(tmp_path.glob("model.checkpoint*"))
+    other = clip(900, faulty=True)
+    assert again.score([other])[0] == whole.score([other])[0]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch.nn.functional import interpolate
 
 from auscult.corpus.clip import Clip
-from auscult.detectors import registry
+from auscult.detectors import registry, stages
 from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.detectors.registry import register
 from auscult.errors import AudioError, AuscultError
@@ -176,13 +176,14 @@ class Ensemble(Detector):
     ) -> TrainingLog:
         """Fit one member after the other, each with its share of the time that is left; see `Detector.fit`."""
         begun, logs = time.monotonic(), []
-        for number, member in enumerate(self.members):
+        for number, member in enumerate(list(self.members)):
             left = None if budget is None else max(0.0, budget - (time.monotonic() - begun))
             share = None if left is None else left / (len(self.members) - number)
-            own = None if run is None else run.part(number)
-            logs.append(member.fit(train, outliers=outliers, store=store, budget=share, seed=seed, run=own))
-        if run is not None:
-            run.forget_parts(len(self.members))
+            self.members[number], log = stages.fitted_along(
+                member, train, store, share, seed, run, f"member{number}", outliers
+            )
+            logs.append(log)
+        stages.forget(run, *(f"member{number}" for number in range(len(self.members))))
         logmels = store.collect(train, self.front_end)
         require_clips(logmels)
         known = [c for c, s in zip(logmels.clips, logmels.spectra, strict=True) if len(s) >= self.min_frames]

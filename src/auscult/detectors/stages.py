@@ -1,4 +1,4 @@
-"""A detector that is fitted on top of another one: the first stage from its model file, or fitted along."""
+"""Detectors inside detectors: a first stage from its model file, or parts that are fitted along."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ def fitted_along(
     seed: int,
     run: Run | None,
     part: str = "stage1",
+    outliers: Sequence[Clip] | None = None,
 ) -> tuple[Detector, TrainingLog]:
     """Fit a first stage, or take it as it was when an interrupted run had fitted it.
 
@@ -84,7 +85,7 @@ def fitted_along(
     ----------
     stage : Detector
         Not fitted.
-    train, store, budget, seed, run
+    train, store, budget, seed, run, outliers
         See `Detector.fit`.
     part : str
         What tells this stage from others of the run.
@@ -96,7 +97,7 @@ def fitted_along(
     log : TrainingLog
     """
     if run is None or run.checkpoint is None:
-        return stage, stage.fit(train, store=store, budget=budget, seed=seed, run=run)
+        return stage, stage.fit(train, outliers=outliers, store=store, budget=budget, seed=seed, run=run)
     unfinished, finished = _kept(run.checkpoint, part)
     identity = f"{run.identity} {part}"
     if run.resume and finished.exists():
@@ -106,7 +107,7 @@ def fitted_along(
             known = restored(stage.name, header["settings"], tensors, header["facts"])
             return known, TrainingLog(**{**log, "losses": tuple(log["losses"])})
     own = replace(run, checkpoint=unfinished, identity=identity)
-    log = stage.fit(train, store=store, budget=budget, seed=seed, run=own)
+    log = stage.fit(train, outliers=outliers, store=store, budget=budget, seed=seed, run=own)
     tensors, facts = stage.state()
     settings = stage.config.model_dump(mode="json")
     modelfile.write(finished, {"identity": identity, "settings": settings, "facts": facts, "log": asdict(log)}, tensors)
