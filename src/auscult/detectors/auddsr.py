@@ -108,8 +108,8 @@ class AudDSR(NetworkDetector):
     config: AudDSRConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
-        # Ours: some minutes on one core. A quarter of the channels, five seconds at a time, half the batch, and five
-        # times the rate, since there are hundreds of steps and not tens of thousands.
+        # Ours: some seven minutes on one core, the first stage included. A quarter of the channels, five seconds at a
+        # time, half the batch, and five times the rate, since there are hundreds of steps and not tens of thousands.
         "quick": {
             "stage1_preset": "quick",
             "frames": 160,

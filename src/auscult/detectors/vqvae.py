@@ -90,7 +90,7 @@ class VQVAE(NetworkDetector):
     config: VQVAEConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
-        # Ours: some two minutes on one core. A quarter of the channels, five seconds at a time, and five times the
+        # Ours: a minute and a half on one core. A quarter of the channels, five seconds at a time, and five times the
         # rate, since there are hundreds of steps and not tens of thousands.
         "quick": {
             "frames": 160,

@@ -107,7 +107,7 @@ class GeCoNetwork(nn.Module):
         """Windows, (batch, n_frames, n_mels) in dB, standardised, and as their types' autoencoders predict them."""
         real, made = torch.empty_like(windows), torch.empty_like(windows)
         kinds = self.types[labels]
-        for kind in kinds.unique().tolist():
+        for kind in torch.unique(kinds).tolist():
             here = kinds == kind
             real[here], made[here] = self.reconstructed(windows[here], kind)
         # Drawn on the CPU, whose random numbers a checkpoint holds.
@@ -129,4 +129,5 @@ class GeCoNetwork(nn.Module):
         autoencoder = self.autoencoders[int(self.types[own])]
         real: torch.Tensor = autoencoder.standardise(windows.flatten(1))  # type: ignore[operator]
         logits = self.classify(self.extract(real.transpose(1, 2)[:, None]))
-        return -logits.log_softmax(1)[:, own]
+        surprise: torch.Tensor = -logits.log_softmax(1)[:, own]
+        return surprise
