@@ -393,7 +393,7 @@ def test_cuda_where_there_is_none(auscult: Run, good: Path, out: Path) -> None:
         (["--split", "validation"], ["'validation'", "test"]),
         (["--split", "train"], ["train"]),
         (["--machine-id", "07"], ["'07'", "id_00"]),
-        (["--layout", "dcase"], ["'dcase'", "'dcase2020'"]),
+        (["--layout", "dcase"], ["'dcase'", "dcase2020"]),
         (["--layout", "dcase2020"], ["does not fit", "dcase2020"]),
         (["--threads=-2"], ["--threads"]),
     ],
