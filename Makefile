@@ -9,7 +9,7 @@ WANTED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv demo test test-slow lint docs bench clean
+.PHONY: help .venv demo test coverage test-slow lint docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(VENV)/core.stamp ## make, learn and judge a synthetic plant; prints wher
 
 test: $(VENV)/dev.stamp ## the fast tests
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_FLAGS)
+
+coverage: $(VENV)/dev.stamp ## the fast tests, and how much of the package they run; its floor is in pyproject.toml
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --cov --cov-report=term
 
 test-slow: $(VENV)/dev.stamp ## the tests that take minutes
 	$(BIN)/python -m pytest -n $(JOBS) -m slow
