@@ -7,6 +7,7 @@ and `inverse(latents) -> values`. Log-determinants are kept in 32 bits whatever 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
@@ -48,16 +49,16 @@ def nll_per_dimension(latents: Sequence[torch.Tensor], log_det: torch.Tensor) ->
     return (squares / 2 - log_det) / n_dimensions + math.log(2 * math.pi) / 2
 
 
-class Flow(nn.Module):
+class Flow(nn.Module, ABC):
     """An invertible layer."""
 
+    @abstractmethod
     def forward(self, values: torch.Tensor) -> Transformed:
         """Values to latents."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inverse(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents to values."""
-        raise NotImplementedError
 
 
 class Chain(Flow):
