@@ -236,6 +236,31 @@ def test_a_changed_setting_seed_or_clip_is_run_anew(some: Path, tiny_plant: Path
     ][:2] + [f"knn-id/pump-id_{i}/{s}" for i in ("00", "02") for s in (0, 1)]
 
 
+def test_seeds_may_come_one_after_another(tiny_plant: Path, tmp_path: Path, here: Here, some: Path) -> None:
+    for seed in (0, 1):
+        here.ran.clear()
+        quietly(Request(tiny(), tmp_path, tiny_plant, only=["knn"], seeds=[seed]))
+        assert ran(here) == [f"knn/pump/{seed}"]
+    quietly(Request(tiny(), some, tiny_plant, only=["knn"]))
+    assert (tmp_path / "tiny.csv").read_bytes() == (some / "tiny.csv").read_bytes()
+    with pytest.raises(AuscultError, match="tiny has no seed 7"):
+        quietly(Request(tiny(), tmp_path, tiny_plant, seeds=[7]))
+
+
+def test_what_a_killed_attempt_was_writing_is_swept_away(some: Path, tiny_plant: Path, here: Here) -> None:
+    folder = some / "runs" / "tiny" / "knn" / "pump" / "1"
+    facts = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").unlink()
+    (folder / "run.json").write_text(json.dumps({"identity": facts["identity"]}))
+    (folder / ".scores.csv.x1.tmp").write_text("half")
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / ".a.png.x1.tmp").write_text("half")
+    quietly(Request(tiny(), some, tiny_plant))
+    (folder.parent / "0" / "run.json").write_text("{}")  # of a run that is done
+    quietly(Request(tiny(), some, tiny_plant))
+    assert not [*some.rglob("*.tmp"), *some.rglob("run.json")]
+
+
 def test_a_run_without_its_metrics_is_not_done(some: Path, tiny_plant: Path, here: Here) -> None:
     folder = some / "runs" / "tiny" / "knn" / "pump" / "1"
     before = {p: p.stat().st_mtime_ns for p in (some / "runs").rglob("metrics.json") if p.parent != folder}

@@ -43,6 +43,16 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: str | os.PathLike[str], names: str = "*") -> None:
+    """Delete what killed processes left of the files called `names` (a glob, folders included) in a folder.
+
+    Only where no other process writes meanwhile.
+    """
+    where, _, name = names.rpartition("/")
+    for temporary in Path(folder).glob(f"{where}/.{name}.tmp" if where else f".{name}.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Refuse an output that could not be written, before hours of work are spent on it.
 

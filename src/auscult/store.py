@@ -27,7 +27,7 @@ from auscult.corpus.clip import Clip
 from auscult.corpus.clip import clip_key as clip_key  # where callers look for it
 from auscult.errors import AudioError, AuscultError
 from auscult.features import FrontEnd
-from auscult.files import atomic, cannot_write
+from auscult.files import atomic, cannot_write, sweep
 from auscult.parallel import map_in_order
 from auscult.progress import progress
 
@@ -339,8 +339,7 @@ def _sweep(folder: Path) -> None:
     for frames in folder.glob("*.frames"):
         if not frames.with_suffix(".json").exists():
             frames.unlink(missing_ok=True)
-    for temporary in folder.glob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+    sweep(folder)
 
 
 def _size(pack: Path) -> int:

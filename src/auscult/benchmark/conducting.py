@@ -16,7 +16,7 @@ from auscult.benchmark.experiment import Experiment
 from auscult.benchmark.page import to_html
 from auscult.benchmark.plan import Plan, Run, make_plan, with_every_detector
 from auscult.benchmark.results import Results, gather
-from auscult.benchmark.running import is_done, note_failure, run_one
+from auscult.benchmark.running import is_done, note_failure, run_one, tidy
 from auscult.benchmark.smoke import few, smoke, write_small_plant
 from auscult.benchmark.watch import watch
 from auscult.corpus import Manifest
@@ -68,6 +68,7 @@ class Request:
     device: str = "auto"
     smoke: bool = False
     only: Sequence[str] = ()
+    seeds: Sequence[int] = ()
     plan_only: bool = False
 
 
@@ -121,7 +122,7 @@ def conduct(request: Request, tell: Callable[[str], None] = print, work: Work = 
         corpus = open_corpus(experiment, request.out, request.data, request.also, make_plant)
         corpus = few(corpus) if request.smoke else corpus
         clips = _write_clips(corpus, home)
-        plan = make_plan(experiment, corpus, home, clips, device=request.device, only=request.only)
+        plan = make_plan(experiment, corpus, home, clips, device=request.device, only=request.only, seeds=request.seeds)
         workers = request.workers or available_cores()
         expected = costs.estimates(plan, request.device)
         tell(describe(plan, expected, workers, request.engine))
@@ -230,6 +231,9 @@ def _ended(engine: Engine, work: Work, runs: list[Run]) -> Iterator[tuple[Run, s
 
 def _looked_at_again(plan: Plan) -> Plan:
     runs = [run if run.done else replace(run, done=is_done(run.job.folder, run.job.identity)) for run in plan.runs]
+    for run in runs:
+        if run.done:
+            tidy(run.job.folder)
     return replace(plan, runs=runs)
 
 

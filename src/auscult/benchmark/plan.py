@@ -96,6 +96,7 @@ def make_plan(
     *,
     device: str = "auto",
     only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
 ) -> Plan:
     """Lay out the runs of an experiment; see `with_every_detector` for those of rows that it does not list.
 
@@ -111,13 +112,17 @@ def make_plan(
         Where to train.
     only : sequence of str
         Names of rows: the others are left out.
+    seeds : sequence of int
+        Those to plan for, besides what is done already. By default all that the experiment names.
 
     Raises
     ------
     AuscultError
-        If a setting is unknown or wrong, a row takes another's models without being able to, or `only` names no row.
+        If a setting is unknown or wrong, a row takes another's models without being able to, or `only` names no row, or
+        `seeds` a seed that no row has.
     """
     wanted = _wanted(experiment, only)
+    _check_seeds(experiment, seeds)
     plan = Plan(experiment, notes=list(corpus.notes))
     planner = _Planner(experiment, corpus, home, clips, device)
     lenders: dict[tuple[str, str, int], Run] = {}
@@ -130,10 +135,11 @@ def make_plan(
             plan.left_out[row.name] = reason
             continue
         runs = list(planner.runs(row, lenders))
-        if not runs:
-            plan.left_out[row.name] = "the data hold no clips for it"
-        lenders |= {(row.name, run.unit, run.seed): run for run in runs}
-        plan.runs += runs
+        asked = [run for run in runs if not seeds or run.seed in seeds or run.done]
+        if not asked:
+            plan.left_out[row.name] = "not asked for" if runs else "the data hold no clips for it"
+        lenders |= {(row.name, run.unit, run.seed): run for run in asked}
+        plan.runs += asked
     plan.runs.sort(key=lambda run: run.job.model_of is not None)
     return plan
 
@@ -161,6 +167,13 @@ def _wanted(experiment: Experiment, only: Sequence[str]) -> set[str]:
     # A row that lends its models is needed by those that borrow them.
     lenders = {lender for name in only if (lender := rows[name].model_of)}
     return {*only, *lenders} if only else set(rows)
+
+
+def _check_seeds(experiment: Experiment, seeds: Sequence[int]) -> None:
+    there = {*experiment.seeds, *(seed for row in experiment.rows for seed in row.seeds or ())}
+    for seed in seeds:
+        if seed not in there:
+            raise AuscultError(f"{experiment.name} has no seed {seed}", f"it has {', '.join(map(str, sorted(there)))}")
 
 
 def _why_not(row: Row, corpus: Corpus) -> str:

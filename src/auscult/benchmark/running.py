@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from auscult.benchmark.selection import Selection, read_clips_of
 from auscult.errors import AuscultError
-from auscult.files import atomic
+from auscult.files import atomic, sweep
 
 if TYPE_CHECKING:
     from auscult.corpus import Manifest
@@ -23,6 +23,7 @@ METRICS = "metrics.json"
 MODEL = "model.auscult"
 _BEGUN = "run.json"
 _FAILURE = "failure.txt"
+_PARTIAL = "scores.csv.partial"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def run_one(job: Job) -> Done:
         warnings.simplefilter("always", UserWarning)
         model, unusable = _model(job, clips)
     fitted = time.perf_counter()
-    partial = job.folder / "scores.csv.partial"
+    partial = job.folder / _PARTIAL
     table = score_table(
         model,
         job.test.of(clips),
@@ -128,9 +129,14 @@ def run_one(job: Job) -> Done:
         "said": list(dict.fromkeys([*model.provenance["notes"], *said])),
     }
     write_folder(job.folder, table, evaluation, facts)
-    for left in (partial, job.folder / f"{MODEL}.checkpoint", job.folder / _BEGUN):
-        left.unlink(missing_ok=True)
+    tidy(job.folder)
     return Done(time.perf_counter() - began, int(table["score"].isna().sum()), unusable)
+
+
+def tidy(folder: Path) -> None:
+    """Drop what a finished run needed only on its way; a kill may have come between its last file and this."""
+    for left in (_PARTIAL, f"{MODEL}.checkpoint", _BEGUN):
+        (folder / left).unlink(missing_ok=True)
 
 
 def note_failure(folder: Path, error: str, details: str) -> None:
@@ -154,6 +160,7 @@ def _take_over(job: Job) -> None:
         with atomic(begun) as temporary:
             temporary.write_text(json.dumps({"identity": job.identity, **job.facts}, indent=2), encoding="utf-8")
     (job.folder / _FAILURE).unlink(missing_ok=True)
+    sweep(job.folder, "**/*")
 
 
 def _model(job: Job, clips: Manifest) -> tuple[Model, int]:

@@ -33,6 +33,9 @@ def benchmark(
         typer.Option("--with", metavar="NAME=DIR", help="Additional recordings that some rows want; repeatable."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Only this row; repeatable.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Only this of its seeds; repeatable. The others can follow.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the plan and how long it will take; run nothing.")] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Everything happens and nothing is learnt: minutes, not days.")
@@ -67,6 +70,7 @@ def benchmark(
             device,
             smoke,
             tuple(only or ()),
+            tuple(seed or ()),
             plan,
         )
     )

@@ -22,7 +22,7 @@ from auscult.corpus.synthetic_machines import FAULTS, MACHINES
 from auscult.corpus.synthetic_sounds import RATE, Wave, factory
 from auscult.corpus.synthetic_take import Region, Take
 from auscult.errors import AuscultError
-from auscult.files import atomic, cannot_write
+from auscult.files import atomic, cannot_write, sweep
 from auscult.parallel import map_in_order
 
 __all__ = [
@@ -205,8 +205,7 @@ def write_plant(
     if _finished(home, parameters):
         return
     _write_json(home / _PLANT, {"finished": False, **parameters})
-    for leftover in home.glob("*/*/.*.wav.*.tmp"):
-        leftover.unlink(missing_ok=True)
+    sweep(home, "*/*/*.wav.*")
     jobs = [
         _Job(machine_type, machine_id, split, condition, index)
         for machine_type in parameters["machine_types"]
