@@ -34,6 +34,15 @@ REFERENCE = stats.gamma.rvs(3.0, scale=2.0, size=200, random_state=0)
 # The gamma law -------------------------------------------------------------------------------------------
 
 
+@given(st.integers(0, 2**31), st.integers(2, 30), st.floats(-12, 3), st.floats(-8, 8), st.sampled_from([-1, 1]))
+def test_any_scores_have_a_law(seed: int, n: int, spread: float, size: float, sign: int) -> None:
+    """Much alike or far apart, of either sign."""
+    scores = sign * 10**size + 10**spread * np.random.default_rng(seed).standard_normal(n)
+    law = GammaLaw.fit(scores)
+    assert np.isfinite(law.exceeded_by(0.01))
+    assert law.exceeded_by(0.01) >= law.exceeded_by(0.5)
+
+
 def test_the_law_is_scipys_where_scipy_can_follow() -> None:
     law = GammaLaw.fit(REFERENCE)
     shape, _, scale = stats.gamma.fit(REFERENCE, floc=0)

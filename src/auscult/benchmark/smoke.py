@@ -27,7 +27,8 @@ AT_MOST: dict[str, float] = {
     "max_clips": 6,
     "seconds": 1.0,
     "seeds": 1,
-    "width": 64,
+    "width": 16,
+    "feed_forward": 16,
 }
 """Settings, of whichever detector has them, are taken down to these."""
 
@@ -147,13 +148,18 @@ def _row(row: Row) -> Row:
 def _taken_down(detector: str) -> dict[str, Any]:
     """Settings of the quick preset that are too large, made small."""
     kind = registry.get(detector)
-    usual = {name: field.default for name, field in kind.Config.model_fields.items()} | kind.presets["quick"]
-    return {name: small for name, small in _small(usual).items() if small != usual[name]}
+    usual = {name: field.get_default(call_default_factory=True) for name, field in kind.Config.model_fields.items()}
+    usual |= kind.presets["quick"]
+    parts = {name: {**usual[name], "max_steps": AT_MOST["max_steps"]} for name in usual if name.endswith("_settings")}
+    return {name: small for name, small in _small(usual | parts).items() if small != usual[name]}
 
 
 def _small(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with no number larger than it may be; an ensemble's members likewise."""
-    small = {name: _at_most(value, AT_MOST.get(name)) for name, value in settings.items()}
+    """Settings with no number larger than it may be; those of a part, and an ensemble's members, likewise."""
+    small = {
+        name: _small(value) if isinstance(value, Mapping) else _at_most(value, AT_MOST.get(name))
+        for name, value in settings.items()
+    }
     return small if "members" not in small else {**small, "members": [_member(one) for one in small["members"]]}
 
 

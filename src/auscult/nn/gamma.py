@@ -9,6 +9,9 @@ import numpy as np
 _FARTHEST = 500
 """Terms of the continued fraction at most; it is used only where it converges in a few dozen."""
 
+_ALIKE = 1e-4
+"""Scores whose spread is a smaller share of their size have no usable fit from 0: its equation cancels out."""
+
 _NEGLIGIBLE = -30.0
 """Logarithm of a survival s for which -log(1 - s) is s in 64 bits."""
 
@@ -21,7 +24,8 @@ class GammaLaw:
     ----------
     start : float
         Where it starts: 0 for scores that are all positive, as in the challenge's baselines and in Inoue et al., DCASE
-        2020 workshop, equation 5; else one standard deviation below the least. Ours.
+        2020 workshop, equation 5; else, or where scores are so much alike that rounding would drown their spread, one
+        standard deviation below the least. Ours.
     shape, scale : float
     """
 
@@ -45,7 +49,7 @@ class GammaLaw:
             return cls(least - spread, 1.0, spread)
         from scipy import stats
 
-        start = 0.0 if least > 0 else least - spread
+        start = 0.0 if spread > _ALIKE * least > 0 else least - spread
         shape, _, scale = stats.gamma.fit(scores - start, floc=0)
         return cls(start, float(shape), float(scale))
 
