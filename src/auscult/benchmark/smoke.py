@@ -50,6 +50,9 @@ def smoke(experiment: Experiment) -> Experiment:
         two_types = {"machine_types": experiment.machine_types[:2]}
         plant = Plant.model_validate({**source.plant.model_dump(), **sizes, **two_types})
         source = source.model_copy(update={"plant": plant})
+    elif source.sets is not None:
+        two_sets = {name: folder for name, folder in source.sets.items() if name in experiment.machine_types[:2]}
+        source = source.model_copy(update={"sets": two_sets})
     return experiment.model_copy(
         update={
             "name": f"{experiment.name}-smoke",
