@@ -12,7 +12,6 @@ from auscult.evaluation.scores import read_scores
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "CLIPS", {"ids": 1, "train": 4, "test_normal": 2, "test_anomaly": 2})
-    monkeypatch.setattr(demo, "SETTINGS", {"max_steps": 5})
     monkeypatch.setattr(demo, "MACHINE_TYPES", MACHINE_TYPES[:2])
 
 

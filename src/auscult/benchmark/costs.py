@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isnan, nan
 
 from auscult.benchmark.plan import Plan, Run
 from auscult.benchmark.running import read_metrics
 from auscult.detectors import registry
+from auscult.detectors.base import DetectorConfig
 
 _OVERHEAD = 1.0
 """Seconds of a run besides learning and judging: reading, evaluating, writing."""
@@ -36,11 +37,17 @@ class Cost:
     judging: float
 
 
+_UNKNOWN = Cost(nan, nan, 1, nan)
+
 COSTS: dict[tuple[str, str], Cost] = {
     ("ae", "quick"): Cost(9.1e-05, 0.00138, 309, 0.0049),
     ("ae", "paper"): Cost(0.000118, 0.0012, 309, 0.00565),
     ("anp", "quick"): Cost(0.00269, 0.00174, 309, 0.705),
     ("anp", "paper"): Cost(0.0354, 0.00111, 309, 3.2),
+    ("auddsr", "quick"): Cost(0.142, 0, 1, 0.05),
+    ("auddsr", "paper"): Cost(2.89, 0, 1, 1.2),
+    ("auddsr-annot", "quick"): Cost(0.142, 0, 1, 0.05),
+    ("auddsr-annot", "paper"): Cost(2.89, 0, 1, 1.2),
     ("augmentation-classifier", "quick"): Cost(0.00291, 0.00458, 48, 0.356),
     ("augmentation-classifier", "paper"): Cost(0.015, 0.0128, 48, 0.507),
     ("bank", "quick"): Cost(0, 0.0249, 0, 0.00837),
@@ -67,6 +74,8 @@ COSTS: dict[tuple[str, str], Cost] = {
     ("pae", "paper"): Cost(0.00147, 0.000422, 305, 0.115),
     ("proxy-outlier", "quick"): Cost(0.0115, 0.000267, 2, 0.0638),
     ("proxy-outlier", "paper"): Cost(0.0624, 0.0154, 2, 0.891),
+    ("vqvae", "quick"): Cost(0.018, 0, 1, 0.02),
+    ("vqvae", "paper"): Cost(0.322, 0, 1, 0.2),
     ("stgram", "quick"): Cost(0.0311, 0.00384, 1, 0.0472),
     ("stgram", "paper"): Cost(0.191, 0.215, 1, 0.0378),
 }
@@ -79,19 +88,40 @@ def estimate(run: Run, device: str = "cpu") -> float | None:
     Rough: a factor of two either way, more on another processor. The preset's costs are taken whatever settings
     change the size of the network.
     """
-    cost = COSTS.get((run.job.detector, run.job.preset))
-    if cost is None or device == "cuda":
+    if device == "cuda":
         return None
-    # Besides the test clips, those kept for calibration are judged, and some are mapped.
-    judging = (run.n_test + 0.15 * run.n_train + min(64, run.n_train)) * cost.judging
-    if run.job.model_of is not None:
-        return _OVERHEAD + judging
     config = registry.create(run.job.detector, run.job.preset, run.job.settings).config
+    learning, judging = _seconds(run.job.detector, run.job.preset, config, run.n_train)
+    # Besides the test clips, those kept for calibration are judged, and some are mapped.
+    n_judged = run.n_test + 0.15 * run.n_train + min(64, run.n_train)
+    seconds = _OVERHEAD + n_judged * judging + (0.0 if run.job.model_of else learning)
+    return None if isnan(seconds) else seconds
+
+
+def _seconds(detector: str, preset: str, config: DetectorConfig, n_train: int) -> tuple[float, float]:
+    """To learn, with the models that a detector learns first, and to judge a clip; NaN where nothing is known."""
+    members = [_seconds(*part, n_train) for part in _parts(config)]
+    if detector == "ensemble":
+        return sum(one for one, _ in members), sum(one for _, one in members)
+    cost = COSTS.get((detector, preset), _UNKNOWN)
     batch = int(getattr(config, "batch_size", 1))
-    steps = int(getattr(config, "epochs", 0)) * ceil(run.n_train * cost.windows / batch)
-    limit = getattr(config, "max_steps", None)
+    epochs, limit = getattr(config, "epochs", None), getattr(config, "max_steps", None)
+    steps = limit or 0 if epochs is None else int(epochs) * ceil(n_train * cost.windows / batch)
     steps = min(steps, limit) if limit else steps
-    return _OVERHEAD + steps * batch * cost.window + run.n_train * cost.clip + judging
+    networks = int(getattr(config, "seeds", 1))
+    learning = networks * steps * batch * cost.window + n_train * cost.clip
+    return learning + sum(one for one, _ in members), networks * cost.judging
+
+
+def _parts(config: DetectorConfig) -> list[tuple[str, str, DetectorConfig]]:
+    """The models that a detector fits on its way, as detector, preset and settings: its members, its first stage."""
+    preset = getattr(config, "members_preset", "")
+    described = [(one.detector, preset, one.settings) for one in getattr(config, "members", ())]
+    for field_name, detector in {"stage1": "vqvae", "pae": "pae"}.items():
+        its_preset = getattr(config, f"{field_name}_preset", None)
+        if its_preset is not None and getattr(config, field_name, None) is None:
+            described.append((detector, its_preset, getattr(config, f"{field_name}_settings")))
+    return [(name, its_preset, registry.create(name, its_preset, some).config) for name, its_preset, some in described]
 
 
 def estimates(plan: Plan, device: str = "cpu") -> dict[str, float | None]:
