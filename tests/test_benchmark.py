@@ -236,12 +236,14 @@ def test_a_changed_setting_seed_or_clip_is_run_anew(some: Path, tiny_plant: Path
     ][:2] + [f"knn-id/pump-id_{i}/{s}" for i in ("00", "02") for s in (0, 1)]
 
 
-def test_seeds_may_come_one_after_another(tiny_plant: Path, tmp_path: Path, here: Here, some: Path) -> None:
-    for seed in (0, 1):
-        here.ran.clear()
-        quietly(Request(tiny(), tmp_path, tiny_plant, only=["knn"], seeds=[seed]))
-        assert ran(here) == [f"knn/pump/{seed}"]
-    quietly(Request(tiny(), some, tiny_plant, only=["knn"]))
+def test_seeds_and_rows_may_come_one_after_another(tiny_plant: Path, tmp_path: Path, here: Here, some: Path) -> None:
+    """What is done stays in the tables, whatever is asked for next."""
+    for row, seed in (("knn", 1), ("knn-id", 0), ("knn-id", 1), ("ae-worst", 0), ("ae-worst", 1)):
+        quietly(Request(tiny(), tmp_path, tiny_plant, only=[row], seeds=[seed]))
+    here.ran.clear()
+    quietly(Request(tiny(), tmp_path, tiny_plant, only=["knn"], seeds=[0]))
+    assert ran(here) == ["knn/pump/0"]
+    quietly(Request(tiny(), some, tiny_plant))
     assert (tmp_path / "tiny.csv").read_bytes() == (some / "tiny.csv").read_bytes()
     with pytest.raises(AuscultError, match="tiny has no seed 7"):
         quietly(Request(tiny(), tmp_path, tiny_plant, seeds=[7]))

@@ -111,7 +111,7 @@ def make_plan(
     device : str
         Where to train.
     only : sequence of str
-        Names of rows: the others are left out.
+        Names of rows: of the others only what is done already is in the plan.
     seeds : sequence of int
         Those to plan for, besides what is done already. By default all that the experiment names.
 
@@ -127,17 +127,13 @@ def make_plan(
     planner = _Planner(experiment, corpus, home, clips, device)
     lenders: dict[tuple[str, str, int], Run] = {}
     for row in experiment.rows:
-        if row.name not in wanted:
-            plan.left_out[row.name] = "not asked for"
-            continue
         reason = _why_not(row, corpus) or plan.left_out.get(row.model_of or "", "")
-        if reason:
-            plan.left_out[row.name] = reason
-            continue
-        runs = list(planner.runs(row, lenders))
-        asked = [run for run in runs if not seeds or run.seed in seeds or run.done]
+        runs = [] if reason else list(planner.runs(row, lenders))
+        asked = [run for run in runs if run.done or (row.name in wanted and (not seeds or run.seed in seeds))]
         if not asked:
-            plan.left_out[row.name] = "not asked for" if runs else "the data hold no clips for it"
+            unasked = row.name not in wanted or runs
+            plan.left_out[row.name] = reason or ("not asked for" if unasked else "the data hold no clips for it")
+            continue
         lenders |= {(row.name, run.unit, run.seed): run for run in asked}
         plan.runs += asked
     plan.runs.sort(key=lambda run: run.job.model_of is not None)
