@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from auscult.corpus import Manifest
 from auscult.engines import Engine
 from auscult.errors import AuscultError
+from auscult.evaluation.scores import COLUMNS
 from auscult.files import atomic, cannot_write, digest
 from auscult.progress import progress
 
@@ -33,18 +34,7 @@ CLIPS_A_SHARD = 256
 """Half a minute's work of a quick detector: little is lost with a worker, and little is spent on sending shards."""
 
 _TEXT = ("path", "machine_type", "machine_id", "condition", "decision", "error", "seen")
-_ORDER = (
-    "path",
-    "machine_type",
-    "machine_id",
-    "condition",
-    "score",
-    "p_value",
-    "threshold",
-    "decision",
-    "error",
-    "seen",
-)
+_ORDER = (*COLUMNS, "seen")
 
 
 @dataclass(frozen=True)

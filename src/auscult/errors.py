@@ -30,3 +30,8 @@ class AudioError(AuscultError):
 
 class TrainingInterrupted(AuscultError):
     """Training was stopped by the user; a resumable checkpoint has been left where there could be one."""
+
+
+def reconstructs_nothing(detector: str) -> AuscultError:
+    """The refusal to tell the reconstruction error of a detector that predicts no levels."""
+    return AuscultError(f"{detector} reconstructs nothing", "ae, idnn, pae, anp and convcnp do")

@@ -13,7 +13,7 @@ import numpy as np
 
 from auscult.corpus import Clip, Manifest
 from auscult.corpus.clip import clip_key, tail
-from auscult.errors import AudioError, AuscultError
+from auscult.errors import AudioError, AuscultError, reconstructs_nothing
 from auscult.exported import ExportedDetector
 from auscult.files import atomic, cannot_write
 from auscult.parallel import map_in_order
@@ -123,7 +123,7 @@ def score_table(
     import pandas as pd
 
     if reconstruction_error and not model.detector.reconstructs:
-        raise AuscultError(f"{model.detector.name} reconstructs nothing", "ae, idnn, pae, anp and convcnp do")
+        raise reconstructs_nothing(model.detector.name)
     clips = manifest.clips()
     with _Notes(partial, identity, resume) as notes:
         todo = [clip for clip in clips if notes.known(clip) is None]

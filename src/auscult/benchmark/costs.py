@@ -44,10 +44,10 @@ COSTS: dict[tuple[str, str], Cost] = {
     ("ae", "paper"): Cost(0.000118, 0.0012, 309, 0.00565),
     ("anp", "quick"): Cost(0.00269, 0.00174, 309, 0.705),
     ("anp", "paper"): Cost(0.0354, 0.00111, 309, 3.2),
-    ("auddsr", "quick"): Cost(0.142, 0, 1, 0.05),
-    ("auddsr", "paper"): Cost(2.89, 0, 1, 1.2),
-    ("auddsr-annot", "quick"): Cost(0.142, 0, 1, 0.05),
-    ("auddsr-annot", "paper"): Cost(2.89, 0, 1, 1.2),
+    ("auddsr", "quick"): Cost(0.142, 0, 1, 0.095),
+    ("auddsr", "paper"): Cost(2.89, 0, 1, 0.95),
+    ("auddsr-annot", "quick"): Cost(0.142, 0, 1, 0.095),
+    ("auddsr-annot", "paper"): Cost(2.89, 0, 1, 0.95),
     ("augmentation-classifier", "quick"): Cost(0.00291, 0.00458, 48, 0.356),
     ("augmentation-classifier", "paper"): Cost(0.015, 0.0128, 48, 0.507),
     ("bank", "quick"): Cost(0, 0.0249, 0, 0.00837),
@@ -74,12 +74,13 @@ COSTS: dict[tuple[str, str], Cost] = {
     ("pae", "paper"): Cost(0.00147, 0.000422, 305, 0.115),
     ("proxy-outlier", "quick"): Cost(0.0115, 0.000267, 2, 0.0638),
     ("proxy-outlier", "paper"): Cost(0.0624, 0.0154, 2, 0.891),
-    ("vqvae", "quick"): Cost(0.018, 0, 1, 0.02),
-    ("vqvae", "paper"): Cost(0.322, 0, 1, 0.2),
     ("stgram", "quick"): Cost(0.0311, 0.00384, 1, 0.0472),
     ("stgram", "paper"): Cost(0.191, 0.215, 1, 0.0378),
+    ("vqvae", "quick"): Cost(0.018, 0, 1, 0.014),
+    ("vqvae", "paper"): Cost(0.322, 0, 1, 0.121),
 }
-"""By detector and preset; measured by `python benchmarks/costs.py` on one busy core of an AMD EPYC (Zen 4)."""
+"""By detector and preset; measured by `python benchmarks/costs.py` on one busy core of an AMD EPYC (Zen 4). Training of
+`auddsr`, `auddsr-annot` and `vqvae`, whose examples are images: by `python benchmarks/auddsr.py`."""
 
 
 def estimate(run: Run, device: str = "cpu") -> float | None:
@@ -100,9 +101,9 @@ def estimate(run: Run, device: str = "cpu") -> float | None:
 
 def _seconds(detector: str, preset: str, config: DetectorConfig, n_train: int) -> tuple[float, float]:
     """To learn, with the models that a detector learns first, and to judge a clip; NaN where nothing is known."""
-    members = [_seconds(*part, n_train) for part in _parts(config)]
+    parts = [_seconds(*part, n_train) for part in _parts(config)]
     if detector == "ensemble":
-        return sum(one for one, _ in members), sum(one for _, one in members)
+        return sum(learning for learning, _ in parts), sum(judging for _, judging in parts)
     cost = COSTS.get((detector, preset), _UNKNOWN)
     batch = int(getattr(config, "batch_size", 1))
     epochs, limit = getattr(config, "epochs", None), getattr(config, "max_steps", None)
@@ -110,7 +111,7 @@ def _seconds(detector: str, preset: str, config: DetectorConfig, n_train: int) -
     steps = min(steps, limit) if limit else steps
     networks = int(getattr(config, "seeds", 1))
     learning = networks * steps * batch * cost.window + n_train * cost.clip
-    return learning + sum(one for one, _ in members), networks * cost.judging
+    return learning + sum(first for first, _ in parts), networks * cost.judging
 
 
 def _parts(config: DetectorConfig) -> list[tuple[str, str, DetectorConfig]]:

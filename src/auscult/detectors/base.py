@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from auscult.corpus.clip import Clip
-from auscult.errors import AudioError, AuscultError
+from auscult.errors import AudioError, AuscultError, reconstructs_nothing
 from auscult.features import FRONT_ENDS, FrontEnd
 from auscult.parallel import map_in_order
 from auscult.store import Store, clip_logmel
@@ -242,13 +242,13 @@ class Detector(ABC):
         Wichern et al., WASPAA 2021, Table 2.
         """
         if not self.reconstructs:
-            raise AuscultError(f"{self.name} reconstructs nothing", "ae, idnn, pae, anp and convcnp do")
+            raise reconstructs_nothing(self.name)
         with torch.inference_mode():
             return self.squared_error(self.logmel(clip))
 
-    def squared_error(self, logmel: torch.Tensor) -> float:
-        """Mean squared error over a log-mel, shape (n_frames, n_mels), for a detector that `reconstructs`."""
-        raise NotImplementedError
+    def squared_error(self, logmel: torch.Tensor) -> float:  # noqa: ARG002
+        """Mean squared error in dB squared over a log-mel, shape (n_frames, n_mels); see `reconstruction_error`."""
+        raise reconstructs_nothing(self.name)
 
     def anomaly_map(self, clip: Clip) -> np.ndarray:
         """Anomaly score per mel band and frame.
