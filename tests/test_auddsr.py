@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from auscult import fitting, load
 from auscult.corpus import Clip
-from auscult.detectors.auddsr import AudDSR, AudDSRAnnot, _Examples
+from auscult.detectors.auddsr import AudDSR, _Examples
+from auscult.detectors.auddsr_annot import AudDSRAnnot
 from auscult.detectors.images import Images
 from auscult.detectors.registry import create
 from auscult.detectors.vqvae import VQVAE
@@ -23,6 +26,7 @@ from auscult.nn.dsr import Corruption, DetectionModule, DualDecoder, ObjectDecod
 from auscult.nn.focal import focal_loss
 from auscult.nn.perlin import noise, perlin
 from auscult.nn.quantiser import Quantiser
+from auscult.nn.usual_map import UsualMap
 from auscult.nn.vqvae import DiscreteAutoencoder
 from auscult.store import Store
 from auscult.training import Run
@@ -397,8 +401,8 @@ def test_a_first_stage_given_is_used_as_it_is(stage1: Path, tmp_path: Path, monk
     copy = tmp_path / "stage1.auscult"
     copy.write_bytes(stage1.read_bytes())
     # Its own sizes count, whatever the settings of the one that would have been fitted.
-    settings = SMALL | {"stage1": str(copy), "stage1_settings": {}}
-    model = fitting.fit(humming(4), "auddsr", preset="paper", settings=settings, store=Store(tmp_path))
+    changed = SMALL | {"stage1": str(copy), "stage1_settings": {}}
+    model = fitting.fit(humming(4), "auddsr", preset="paper", settings=changed, store=Store(tmp_path))
     assert isinstance(model.detector, AudDSR)
     given = load(copy).detector.state()[0]
     learnt = model.detector.state()[0]
@@ -465,9 +469,9 @@ def test_other_machines_are_outliers_but_not_the_machine_itself_nor_test_clips()
     others = humming(2, machine_id="id_02", condition="normal")
     tested = humming(1, machine_id="id_02", split="test")
     assert detector.chosen(own, [*own, *worn, *others, *tested]) == [*worn, *others]
-    for given in ((), own, tested):
+    for offered in ((), own, tested):
         with pytest.raises(AuscultError, match=r"other machines too.*--outliers DATA.*auddsr"):
-            detector.chosen(own, given)
+            detector.chosen(own, offered)
 
 
 def test_it_learns_from_outliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,3 +492,36 @@ def test_one_model_for_a_type_takes_other_types_as_outliers_if_asked() -> None:
     detector = create("auddsr-annot", "quick", {"outlier_types": "all"})
     assert isinstance(detector, AudDSRAnnot)
     assert detector.outliers_of_all_types
+
+
+def test_scored_by_excess_what_healthy_maps_do_not_have_counts(tmp_path: Path) -> None:
+    detector = small(score_by="excess")
+    detector.fit(humming(4), store=Store(tmp_path))
+    usual, logmel = detector.usual, detector.logmel(humming(1)[0])
+    assert usual is not None
+    with torch.inference_mode():
+        found = detector.map_logmel(logmel)
+        assert detector.score_logmel(logmel) == usual.excess(found)
+    # By hand: what is above the usual, in usual deviations, band by band.
+    exact = found.double().numpy()
+    logs = np.log(np.stack([exact.mean(0), exact.std(0)]) + 1e-3)
+    above = np.logaddexp(0, (logs - usual.mean.numpy()) / usual.std.numpy())
+    assert usual.excess(found) == pytest.approx(np.sqrt((above**2).mean()))
+    peak, hiss = found.clone(), found.clone()
+    peak[3, :8] += 0.5
+    hiss[:, :8] += 0.5
+    assert usual.excess(peak) > usual.excess(found) + 0.1
+    assert usual.excess(hiss) > usual.excess(found) + 0.1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 6), st.integers(2, 40), st.integers(0, 2**32 - 1))
+def test_usual_map_does_not_depend_on_the_order_of_clips(n_clips: int, n_frames: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    maps = [torch.from_numpy(rng.random((n_frames, 8))) for _ in range(n_clips)]
+    one, other = UsualMap.of(maps), UsualMap.of(maps[::-1])
+    again = UsualMap.from_tensors(one.tensors())
+    for clip in [*maps, torch.full((5, 8), 0.3)]:
+        assert np.isfinite(one.excess(clip))
+        assert other.excess(clip) == pytest.approx(one.excess(clip))
+        assert again.excess(clip) == one.excess(clip)

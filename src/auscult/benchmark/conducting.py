@@ -26,6 +26,7 @@ from auscult.engines.choice import check_engine
 from auscult.errors import AuscultError, TrainingInterrupted
 from auscult.files import atomic, check_writable
 from auscult.parallel import available_cores
+from auscult.wording import counted
 
 _PATIENCE = 5.0
 """Seconds to wait for another benchmark in the same folder: one that was just killed may still be ending."""
@@ -173,18 +174,14 @@ def describe(plan: Plan, expected: Mapping[str, float | None], workers: int, eng
         seconds, unknown = sum(s for s in left if s is not None), sum(s is None for s in left)
         time = f", about {costs.in_words(seconds)} of one core" if seconds else ""
         time += ", time unknown" if unknown and not seconds else ""
-        lines.append(f"{label} {_count(len(runs), 'run')}, {done} done{time}")
+        lines.append(f"{label} {counted(len(runs), 'run')}, {done} done{time}")
     left = [expected[run.name] for run in plan.todo]
     wall, unknown = costs.total(left, workers)
     about = f"about {costs.in_words(wall)} with {workers} workers" if wall else "time unknown"
     more = f", and {unknown} runs of which nothing is known yet" if unknown and wall else ""
     rest = f"{about}{more} (rough; engine {engine})" if left else "nothing left to do"
-    lines += ["", f"{_count(len(plan.runs), 'run')}, {len(plan.runs) - len(left)} done, {len(left)} to do: {rest}"]
+    lines += ["", f"{counted(len(plan.runs), 'run')}, {len(plan.runs) - len(left)} done, {len(left)} to do: {rest}"]
     return "\n".join(lines)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _carry_out(

@@ -22,6 +22,7 @@ from auscult.cli.options import (
 from auscult.cli.program import app
 from auscult.cli.say import DONE_WITH_GAPS, tell
 from auscult.errors import AuscultError
+from auscult.wording import counted
 
 if TYPE_CHECKING:
     from auscult.corpus import Manifest
@@ -96,7 +97,7 @@ def score(
         assert partial is not None
         partial.unlink(missing_ok=True)
         alarms = int((table["decision"] == "anomaly").sum())
-        print(f"{len(table)} clips judged, {alarms} alarms: {output}")
+        print(f"{counted(len(table), 'clip')} judged, {counted(alarms, 'alarm')}: {output}")
         if not fitted.calibration.promised:
             tell(fitted.calibration.promise)
     failed = [reason for reason in table["error"] if reason]
@@ -126,7 +127,7 @@ def _score_archive(
 
     with open_engine(engine, workers=workers, address=address) as opened:
         done = score_archive(model, manifest, output, opened, settings=settings, resume=resume)
-    print(f"{done.n_clips} clips judged, {done.n_alarms} alarms: {output}")
+    print(f"{counted(done.n_clips, 'clip')} judged, {counted(done.n_alarms, 'alarm')}: {output}")
     if done.n_failed:
         tell(*done.first_failures, f"{done.n_failed} of {done.n_clips} clips could not be judged")
         raise typer.Exit(DONE_WITH_GAPS)

@@ -10,6 +10,7 @@ import typer
 from auscult.cli.options import MachineID, MachineType, ModelFile, check_output
 from auscult.cli.program import app
 from auscult.cli.say import tell
+from auscult.wording import counted
 
 
 @app.command(
@@ -97,7 +98,8 @@ def monitor(
     done = watch(fitted, model, source, settings, outputs, pcm=PCM.parse(pcm), real_time=real_time)
     counts = done.counts
     tell(
-        f"{counts['windows']} windows judged, {counts['alarms']} alarms, {counts['gaps']} gaps; "
+        f"{counted(counts['windows'], 'window')} judged, {counted(counts['alarms'], 'alarm')}, "
+        f"{counted(counts['gaps'], 'gap')}; "
         f"real-time factor {done.real_time_factor:.4f}"
     )
 
@@ -215,4 +217,4 @@ def export(
     compared = run_export(fitted, target, clips_to_compare(fitted, check), clip=clip, seconds=seconds)
     detector = load_exported(target).detector
     length = "any length" if detector.exactly is None else f"{detector.exactly / detector.rate:.6g} s"
-    print(f"{target}: {detector.name}, clips of {length}; {compared} clips judged as by the model")
+    print(f"{target}: {detector.name}, clips of {length}; {counted(compared, 'clip')} judged as by the model")

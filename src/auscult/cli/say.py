@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from auscult.wording import counted
+
 if TYPE_CHECKING:
     from auscult.store import Broken
 
@@ -41,5 +43,5 @@ def tell(*lines: str) -> None:
 def report_broken(broken: tuple[Broken, ...]) -> None:
     """Name the clips that could not be used, and end with the status that says so."""
     if broken:
-        tell(*(str(b.reason) for b in broken), f"{len(broken)} clips could not be used")
+        tell(*(str(b.reason) for b in broken), f"{counted(len(broken), 'clip')} could not be used")
         raise typer.Exit(DONE_WITH_GAPS)

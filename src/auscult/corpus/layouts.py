@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from auscult.audio import SUFFIXES
 from auscult.corpus.manifest import REQUIRED, Manifest
 from auscult.corpus.scan import Found, absolute, find_recordings, is_recording, natural
-from auscult.corpus.trees import LAYOUTS, Layout, Place, Row, clips
+from auscult.corpus.trees import LAYOUTS, Layout, Place, Row
 from auscult.corpus.truth import look_up, read_truth
 from auscult.errors import AuscultError
+from auscult.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,9 +107,9 @@ def _read_folder(data: str, layout: str) -> tuple[list[Row], list[str]]:
         raise AuscultError(f"{data}: holds background noise only", "add the recordings of the machine")
     notes = [f"{data}: read in the layout {_called(name)}"] if layout == "auto" else []
     if n_ignored:
-        notes.append(f"{data}: {clips(n_ignored)} of background noise left out")
+        notes.append(f"{data}: {counted(n_ignored, 'clip')} of background noise left out")
     if strays:
-        notes.append(f"{data}: {clips(len(strays))} left out, not in the layout {name} (first: {strays[0]})")
+        notes.append(f"{data}: {counted(len(strays), 'clip')} left out, not in the layout {name} (first: {strays[0]})")
     return rows, [*notes, *_passed_over(data, found), *LAYOUTS[name].finish(data, rows)]
 
 
@@ -183,7 +184,7 @@ def _passed_over(data: str, found: Found) -> list[str]:
         notes.append(f"{data}: {len(found.closed)} folders could not be opened (first: {found.closed[0]})")
     if found.unnameable:
         notes.append(
-            f"{data}: {clips(len(found.unnameable))} left out, the name being no valid text "
+            f"{data}: {counted(len(found.unnameable), 'clip')} left out, the name being no valid text "
             f"(first: {found.unnameable[0]}): rename them"
         )
     return notes

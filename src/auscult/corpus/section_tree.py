@@ -10,6 +10,7 @@ from pathlib import Path
 from auscult.corpus.section_truth import find_sections, read_sections, tell
 from auscult.corpus.sections import NO_ATTRIBUTE, parse
 from auscult.errors import AuscultError
+from auscult.wording import counted
 
 Row = dict[str, str]
 
@@ -79,7 +80,7 @@ def _take_truth(data: str, rows: list[Row]) -> list[str]:
     unlabelled = [row for row in rows if row["condition"] == "unknown" and row["split"] == "test"]
     if not unlabelled:
         return []
-    count = f"{len(unlabelled)} clip{'s' * (len(unlabelled) != 1)}"
+    count = counted(len(unlabelled), "clip")
     source = find_sections(data)
     if source is None:
         return [
@@ -97,7 +98,7 @@ def _take_truth(data: str, rows: list[Row]) -> list[str]:
         row["attributes"] = row["attributes"] or said.attributes
     still = sum(row["condition"] == "unknown" for row in unlabelled)
     known = len(unlabelled) - still
-    notes = [f"{data}: the condition of {known} clip{'s' * (known != 1)} for evaluation is taken from {source}"]
+    notes = [f"{data}: the condition of {counted(known, 'clip')} for evaluation is taken from {source}"]
     return notes + [f"{source}: does not list {still} of the clips for evaluation"] * (still > 0)
 
 

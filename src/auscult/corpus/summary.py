@@ -14,6 +14,7 @@ from auscult.corpus.clip import Clip
 from auscult.corpus.manifest import CONDITIONS, Manifest
 from auscult.corpus.recordings import Header, copies, probe
 from auscult.parallel import available_cores
+from auscult.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -251,14 +252,10 @@ def _problem(cases: Sequence[str], one: str, many: str) -> list[str]:
     return [f"1 {one} ({case})" for case in cases]
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
 def _totals(summary: Summary) -> str:
     kinds = summary.counts["machine_type"].nunique()
     machines = len(summary.counts[["machine_type", "machine_id"]].drop_duplicates())
-    text = f"{_many(summary.n_clips, 'clip')} of {_many(machines, 'machine')}, {_many(kinds, 'machine type')}"
+    text = f"{counted(summary.n_clips, 'clip')} of {counted(machines, 'machine')}, {counted(kinds, 'machine type')}"
     return f"{text}, {_duration(sum(summary.seconds))}" if summary.seconds else text
 
 

@@ -11,6 +11,7 @@ from auscult.corpus import words
 from auscult.corpus.clip import DEFAULT_ID
 from auscult.corpus.section_tree import SHAPE, complete_sections, read_section_clip
 from auscult.corpus.truth import LIST_NAMES, find_truth, look_up, read_truth
+from auscult.wording import counted
 
 Row = dict[str, str]
 """What is known of one clip: a row of the manifest."""
@@ -58,11 +59,6 @@ class Layout:
     finish: Callable[[str, list[Row]], list[str]] = lambda _data, _rows: []
 
 
-def clips(count: int) -> str:
-    """Count clips in words: 1 clip, 2 clips."""
-    return f"{count} clip{'s' * (count != 1)}"
-
-
 # --- any tree ----------------------------------------------------------------------------------------------
 
 
@@ -108,7 +104,7 @@ def _note_unlabelled(data: str, rows: list[Row]) -> list[str]:
     if unknown == len(rows):
         return [f"{data}: nothing says which clips are healthy: no name speaks of normal or anomaly"]
     if unknown:
-        return [f"{data}: the names of {clips(unknown)} of {len(rows)} do not say whether they are normal"]
+        return [f"{data}: the names of {counted(unknown, 'clip')} of {len(rows)} do not say whether they are normal"]
     return []
 
 
@@ -149,15 +145,15 @@ def _complete_dcase2020(data: str, rows: list[Row]) -> list[str]:
     source = find_truth(data)
     if source is None:
         return [
-            f"{data}: {clips(len(unknown))} for evaluation have no condition: {LIST_NAMES[0]} "
+            f"{data}: {counted(len(unknown), 'clip')} for evaluation have no condition: {LIST_NAMES[0]} "
             "(Zenodo record 3951620), put into eval_data, would tell it"
         ]
     truth = read_truth(source)
     for row in unknown:
         row["condition"] = look_up(truth, row["machine_type"], row["path"]) or "unknown"
     still = sum(row["condition"] == "unknown" for row in unknown)
-    notes = [f"{data}: the condition of {clips(len(unknown) - still)} for evaluation is taken from {source}"]
-    return notes + [f"{source}: does not list {clips(still)} for evaluation"] * (still > 0)
+    notes = [f"{data}: the condition of {counted(len(unknown) - still, 'clip')} for evaluation is taken from {source}"]
+    return notes + [f"{source}: does not list {counted(still, 'clip')} for evaluation"] * (still > 0)
 
 
 # --- MIMII -------------------------------------------------------------------------------------------------

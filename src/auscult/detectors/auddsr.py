@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -14,7 +13,7 @@ from torch import nn
 
 from auscult.corpus.clip import Clip
 from auscult.detectors import registry, stages
-from auscult.detectors.base import DetectorConfig, Needs, require_fitted
+from auscult.detectors.base import DetectorConfig, require_fitted
 from auscult.detectors.images import Images, image_frames, laid, put_together
 from auscult.detectors.network import NetworkDetector
 from auscult.detectors.registry import register
@@ -22,7 +21,9 @@ from auscult.errors import AuscultError
 from auscult.nn.anomaly_shapes import anomaly_shapes
 from auscult.nn.dsr import STRIDE, DualDecoder
 from auscult.nn.focal import focal_loss
+from auscult.nn.usual_map import UsualMap
 from auscult.nn.vqvae import DiscreteAutoencoder
+from auscult.parallel import map_in_order
 from auscult.store import Store, require_clips
 from auscult.training import Plan, Run, TrainingLog, train
 
@@ -30,6 +31,11 @@ _STAGE1 = "vqvae"
 
 _IMAGES_AT_ONCE = 4
 """Bounds the memory of a long clip."""
+
+_HEALTHY_CLIPS = 100
+"""Training clips at most, chosen at random, by which is known what maps are usual. Ours."""
+
+_USUAL = "usual_map."
 
 
 class AudDSRConfig(DetectorConfig):
@@ -53,6 +59,9 @@ class AudDSRConfig(DetectorConfig):
         to all of it.
     reconstruction : float
         Weight of the object decoder's squared error beside the focal loss.
+    score_by : {"mean", "excess"}
+        The mean of the map; or, ours, how far its level and its changes over time in each band exceed those that the
+        maps of training clips have.
     max_steps, batch_size, learning_rate : training
     """
 
@@ -64,6 +73,9 @@ class AudDSRConfig(DetectorConfig):
     perlin_share: float = Field(default=0.5, ge=0, le=1, description="share of anomalies shaped by Perlin noise")
     least_strength: float = Field(default=0.2, gt=0, le=1, description="least share of the codes drawn from")
     reconstruction: PositiveFloat = Field(default=10.0, description="weight of the object decoder's squared error")
+    score_by: Literal["mean", "excess"] = Field(
+        default="mean", description="mean of the map, or what it exceeds healthy clips' maps by, band by band"
+    )
     max_steps: PositiveInt = Field(default=10_000, description="of training the second stage")
     batch_size: int = Field(default=16, ge=4, multiple_of=4, description="images in a training step")
     learning_rate: PositiveFloat = Field(default=2e-4, description="of Adam")
@@ -86,7 +98,8 @@ class AudDSR(NetworkDetector):
     is corrupted. Focal loss (gamma 2), and ten times the decoder's mean squared error. Adam 2e-4, 10 000 batches of
     16.
 
-    Map: the probability that a bin is anomalous, as the U-Net says. Score: its mean over the clip's own frames.
+    Map: the probability that a bin is anomalous, as the U-Net says. Score: its mean over the clip's own frames; with
+    the quick preset, see `score_by`.
 
     References
     ----------
@@ -106,6 +119,7 @@ class AudDSR(NetworkDetector):
     paper = "Zavrtanik et al., ICASSP 2024"
     Config: ClassVar[type[DetectorConfig]] = AudDSRConfig
     config: AudDSRConfig
+    scorings: ClassVar[frozenset[str]] = frozenset({"score_by"})
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         # Ours: some seven minutes on one core, the first stage included. A quarter of the channels, five seconds at a
@@ -117,11 +131,14 @@ class AudDSR(NetworkDetector):
             "max_steps": 300,
             "batch_size": 8,
             "learning_rate": 1e-3,
+            # After so few steps the map's level as a whole wavers from clip to clip.
+            "score_by": "excess",
         },
     }
 
     def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__(config)
+        self.usual: UsualMap | None = None
         settings = self.config.stage1_settings
         shared = {"front_end": self.config.front_end, "channel": self.config.channel}
         self.stage1 = registry.create(_STAGE1, self.config.stage1_preset, {**settings, **shared})
@@ -164,6 +181,7 @@ class AudDSR(NetworkDetector):
         network.general.load_state_dict(_weights(self.stage1))
         second = self._train(network, logmels.spectra, foreign, left, seed, run)
         self.network = network.cpu().eval()
+        self.usual = self._usual_map(logmels.spectra, seed)
         stages.forget(run, "stage1")
         return replace(
             second,
@@ -204,6 +222,16 @@ class AudDSR(NetworkDetector):
         own = None if run is None else replace(run, identity=f"{run.identity} on {stages.content(self.stage1)}")
         return train(network, self._loss, examples, optimizer, plan, seed=seed, run=own)
 
+    def _usual_map(self, spectra: Sequence[np.ndarray], seed: int) -> UsualMap:
+        """Of the maps of some training clips."""
+        some = [spectra[k] for k in np.random.default_rng(seed).permutation(len(spectra))[:_HEALTHY_CLIPS]]
+
+        def judge(spectrum: np.ndarray) -> torch.Tensor:
+            with torch.inference_mode():
+                return self.map_logmel(torch.tensor(spectrum))
+
+        return UsualMap.of(map_in_order(judge, some))
+
     def outliers_in_a_batch(self) -> int:
         """How many."""
         return 0
@@ -222,8 +250,13 @@ class AudDSR(NetworkDetector):
     # Judging ------------------------------------------------------------------------------------
 
     def score_logmel(self, logmel: torch.Tensor) -> float:
-        """Mean of the map."""
-        return float(self.map_logmel(logmel).double().mean())
+        """Mean of the map, or what it exceeds the usual by."""
+        anomaly_map = self.map_logmel(logmel)
+        if self.config.score_by == "mean":
+            return float(anomaly_map.double().mean())
+        require_fitted(self.usual, self.name)
+        assert self.usual is not None
+        return self.usual.excess(anomaly_map)
 
     def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:
         """Probability that a bin is anomalous."""
@@ -236,88 +269,23 @@ class AudDSR(NetworkDetector):
     # Keeping ------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Both stages' weights, the first one's settings, and the length of images."""
+        """Both stages' weights, what maps are usual, the first one's settings, and the length of images."""
         tensors = super().state()[0]
+        assert self.usual is not None
+        tensors |= {_USUAL + name: tensor for name, tensor in self.usual.tensors().items()}
         return tensors, {"frames": self.frames, "stage1": self.stage1.config.model_dump(mode="json")}
 
     def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Load weights into a new network; see `NetworkDetector.restore`."""
+        usual = {name.removeprefix(_USUAL): t for name, t in tensors.items() if name.startswith(_USUAL)}
         try:
+            self.usual = UsualMap.from_tensors(usual)
             self.frames = int(facts["frames"])
             kind = registry.get(_STAGE1)
             self.stage1 = kind(registry.validate(kind, facts["stage1"]))
         except (KeyError, TypeError, ValueError) as error:
             raise AuscultError(f"the model's tensors do not fit {self.name}", "fit it again") from error
-        super().restore(tensors, facts)
-
-
-class AudDSRAnnotConfig(AudDSRConfig):
-    """Settings of AudDSR with annotations.
-
-    Attributes
-    ----------
-    outlier_types : {"same", "all"}
-        Whether outliers that nobody names are clips of other IDs of the same type (the paper's: one model for an ID),
-        or of all other machines, other types too: one model for a type has no others. Ours.
-    outlier_share : float
-        Share of a batch that is outliers, rounded up; half is healthy, the rest has simulated anomalies. The paper does
-        not state it; a quarter makes both kinds of anomaly as frequent.
-    """
-
-    outlier_types: Literal["same", "all"] = Field(
-        default="same", description="whose clips are outliers: of other IDs of the type, or of other types too"
-    )
-    outlier_share: float = Field(default=0.25, gt=0, lt=0.5, description="share of a batch that is outliers")
-
-
-@register
-class AudDSRAnnot(AudDSR):
-    """As `auddsr`; recordings of other machines, anomalous from end to end, are shown to it besides.
-
-    The U-Net is to mark them everywhere; the machine's own decoder does not learn from them. Of a batch of 16, eight
-    clips are healthy, four have simulated anomalies, four are of other machines: shares that are ours, since the paper
-    gives none.
-
-    References
-    ----------
-    See `auddsr`; section 4.2, AudDSR_annot.
-    """
-
-    name = "auddsr-annot"
-    needs = frozenset({Needs.NORMALS, Needs.OUTLIERS})
-    Config: ClassVar[type[DetectorConfig]] = AudDSRAnnotConfig
-    config: AudDSRAnnotConfig
-
-    @property
-    def outliers_of_all_types(self) -> bool:
-        """As `outlier_types` says."""
-        return self.config.outlier_types == "all"
-
-    def outliers_in_a_batch(self) -> int:
-        """As `outlier_share` says."""
-        return math.ceil(self.config.outlier_share * self.config.batch_size)
-
-    def chosen(self, train: Sequence[Clip], outliers: Sequence[Clip]) -> list[Clip]:
-        """The outliers but test clips and healthy ones of the machine itself.
-
-        Raises
-        ------
-        AuscultError
-            If there are none.
-        """
-        machines = {(clip.machine_type, clip.machine_id) for clip in train}
-        chosen = [
-            clip
-            for clip in outliers
-            if clip.split != "test"
-            and not (clip.condition == "normal" and (clip.machine_type, clip.machine_id) in machines)
-        ]
-        if not chosen:
-            raise AuscultError(
-                f"{self.name} learns from recordings of other machines too, and there are none",
-                "give some (--outliers DATA), or use auddsr, which needs none",
-            )
-        return chosen
+        super().restore({name: t for name, t in tensors.items() if not name.startswith(_USUAL)}, facts)
 
 
 class _Examples:

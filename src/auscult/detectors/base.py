@@ -17,6 +17,7 @@ from auscult.features import FRONT_ENDS, FrontEnd
 from auscult.parallel import map_in_order
 from auscult.store import Store, clip_logmel
 from auscult.training import Run, TrainingLog
+from auscult.wording import counted
 
 
 class Needs(StrEnum):
@@ -299,7 +300,7 @@ class Detector(ABC):
         front = self.front_end
         shortest = (self.min_frames - 1) * front.hop_length / front.sample_rate
         return AudioError(
-            f"{clip.path}: the clip is too short: {n_frames} frame{'s' * (n_frames != 1)}",
+            f"{clip.path}: the clip is too short: {counted(n_frames, 'frame')}",
             f"{self.name} needs {self.min_frames}, {shortest:.2f} s",
         )
 

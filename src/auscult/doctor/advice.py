@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from auscult.calibration import FEWEST, n_held_out
 from auscult.corpus import Clip
+from auscult.wording import counted
 
 _RESTLESS_DB = 2.0
 """Restlessness of a machine that works in strokes: synthetic pumps, sliders, valves have 2 to 7, fans less than 1."""
@@ -42,7 +43,7 @@ def recommend(clips: Sequence[Clip]) -> Advice:
         What is to be learnt from.
     """
     n_clips, n_machines = len(clips), len({(clip.machine_type, clip.machine_id) for clip in clips})
-    of = f"{n_clips} healthy clip{'s' * (n_clips != 1)}"
+    of = counted(n_clips, "healthy clip")
     if n_machines > 1:
         of += f" of {n_machines} machines"
     return Advice(

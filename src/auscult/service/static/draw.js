@@ -46,7 +46,9 @@ export function drawScores(svg, told, alarms, since, until) {
   let path = "", before = null;
   const usual = (until - since) / 300;
   for (const [time, score] of told.scores) {
-    path += `${before === null || time - before > Math.max(usual, 30) ? "M" : "L"}${x(time).toFixed(1)} ${y(score).toFixed(1)}`;
+    const begins = before === null || time - before > Math.max(usual, 30);
+    // A line of no length, for its round ends to show a score that stands alone.
+    path += `${begins ? "M" : "L"}${x(time).toFixed(1)} ${y(score).toFixed(1)}${begins ? "h0" : ""}`;
     before = time;
   }
   if (path) svg.append(shape("path", { class: "line", d: path }));
