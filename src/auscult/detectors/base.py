@@ -75,9 +75,9 @@ class Detector(ABC):
     family: ClassVar[str]
     paper: ClassVar[str]
     needs: frozenset[Needs] = frozenset({Needs.NORMALS})
-    exports: ClassVar[bool] = False
+    exports: bool = False
     """Whether `auscult export` can write it as ONNX: its score is a graph of tensors from the log-mel on."""
-    why_no_export: ClassVar[str] = "its score has not been written as one graph"
+    why_no_export: str = "its score has not been written as one graph"
     """Why it cannot, for people."""
     Config: ClassVar[type[DetectorConfig]] = DetectorConfig
     scorings: ClassVar[frozenset[str]] = frozenset()
