@@ -40,7 +40,7 @@ def faulty(n: int) -> list[Clip]:
 @pytest.fixture(scope="module")
 def ced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    sizes = KINDS["ced"].Sizes(width=32, depth=2, heads=4, feed_forward=64, frames=160)
+    sizes = KINDS["ced"].sizes_class(width=32, depth=2, heads=4, feed_forward=64, frames=160)
     path = tmp_path_factory.mktemp("encoders") / "ced.safetensors"
     tensors = KINDS["ced"](sizes, 2).state_dict()
     # As training would leave the norm: levels from -100 to 0 dB become about -2 to 2.
@@ -224,7 +224,7 @@ def test_an_encoder_is_found_by_its_name_in_a_folder(
 
 def test_another_encoder_is_refused(saved: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    sizes = KINDS["ced"].Sizes(width=32, depth=2, heads=4, feed_forward=64, frames=160)
+    sizes = KINDS["ced"].sizes_class(width=32, depth=2, heads=4, feed_forward=64, frames=160)
     other = tmp_path / "other.safetensors"
     encoderfile.write(other, "ced", sizes, KINDS["ced"](sizes, 2).state_dict())
     with pytest.raises(AuscultError, match=r"other\.safetensors: is not the encoder that the bank was made with.*SHA"):

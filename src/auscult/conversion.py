@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from auscult import encoderfile
 from auscult.encoderfile import EncoderFile
@@ -61,7 +61,7 @@ def convert(
         raise AuscultError(
             f"{source}: these are not the tensors of {kind}: missing: {error.args[0]}", "is it another kind?"
         ) from error
-    except (ValidationError, IndexError, ZeroDivisionError) as error:
+    except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
         raise AuscultError(f"{source}: its tensors have not the shapes of {kind}", "is it another kind?") from error
     encoderfile.check({name: tuple(tensor.shape) for name, tensor in named.items()}, kind, sizes, str(source))
     encoderfile.write(output, kind, sizes, named)
@@ -95,13 +95,17 @@ def _opened(source: Path) -> Mapping[str, Any]:
         except (SafetensorError, OSError, ValueError) as error:
             raise AuscultError(f"{source}: the checkpoint is damaged", "copy it again") from error
     try:
-        whole = torch.load(source, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's age: it is opened or refused all the same
+            whole = torch.load(source, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise AuscultError(
             f"{source}: is damaged, or holds more than tensors and plain values, which could run code; not opened",
             "use a copy that its publisher gives as safetensors",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of a file that is no checkpoint, torch may say anything
         raise AuscultError(f"{source}: the checkpoint is damaged", "copy it again") from error
     if not isinstance(whole, Mapping):
         raise AuscultError(f"{source}: holds no tensors by name", "name the checkpoint itself")
@@ -159,7 +163,7 @@ def _depth(tensors: Tensors, blocks: str) -> int:
 
 def _ced(tensors: Tensors, described: Mapping[str, Any], heads: int | None) -> Sizes:  # noqa: ARG001
     width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-    return KINDS["ced"].Sizes(
+    return KINDS["ced"].sizes_class(
         width=width,
         depth=_depth(tensors, "blocks"),
         heads=_heads(width, heads),
@@ -175,7 +179,7 @@ def _ced(tensors: Tensors, described: Mapping[str, Any], heads: int | None) -> S
 def _eat(tensors: Tensors, described: Mapping[str, Any], heads: int | None) -> Sizes:  # noqa: ARG001
     width, _, patch, _ = tensors["local_encoder.proj.weight"].shape
     n_bands = Sizes().n_mels // patch
-    return KINDS["eat"].Sizes(
+    return KINDS["eat"].sizes_class(
         width=width,
         depth=_depth(tensors, "blocks"),
         heads=_heads(width, heads),
@@ -189,10 +193,10 @@ def _eat(tensors: Tensors, described: Mapping[str, Any], heads: int | None) -> S
 
 def _ast(tensors: Tensors, described: Mapping[str, Any], heads: int | None) -> Sizes:  # noqa: ARG001
     width, _, patch, _ = tensors["model.embeddings.patch_embeddings.projection.weight"].shape
-    usual = KINDS["ast"].Sizes(patch=patch)
+    usual = KINDS["ast"].sizes_class(patch=patch)
     n_times = (tensors["model.embeddings.position_embeddings"].shape[1] - 2) // usual.n_bands
     same = n_times == usual.most_times
-    return KINDS["ast"].Sizes(
+    return KINDS["ast"].sizes_class(
         width=width,
         depth=_depth(tensors, "model.layers"),
         heads=_heads(width, heads),
@@ -212,7 +216,7 @@ def _beats(tensors: Tensors, described: Mapping[str, Any], heads: int | None) ->
     depth = _depth(tensors, "encoder.layers")
     buckets, own_heads = tensors["relative_attention_bias.weight"].shape
     _, in_group, reach = tensors["encoder.pos_conv.weight"].shape
-    return KINDS["beats"].Sizes.model_validate(
+    return KINDS["beats"].sizes_class.model_validate(
         {
             "width": width,
             "depth": depth,

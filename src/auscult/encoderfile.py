@@ -190,7 +190,7 @@ def _described(path: Path, state: tuple[int, int, int]) -> EncoderFile:  # noqa:
         if int(header["format_version"]) > FORMAT_VERSION:
             raise AuscultError(f"{path}: was written by a later auscult", "pip install --upgrade auscult")
         kind = str(header["kind"])
-        sizes = KINDS[kind].Sizes.model_validate(header["sizes"])
+        sizes = KINDS[kind].sizes_class.model_validate(header["sizes"])
     except (SafetensorError, OSError, ValidationError, ValueError, KeyError, TypeError) as error:
         raise AuscultError(f"{path}: the encoder file is damaged", "copy it again, or convert it anew") from error
     return EncoderFile(path, kind, sizes, digest(path))

@@ -23,7 +23,9 @@ def convert_encoder(
     kind: Annotated[str, typer.Option(help="beats, ced, eat or ast.")],
     heads: Annotated[
         int | None,
-        typer.Option(min=1, help="Heads of attention. Default: as the checkpoint says, or one for each 64 of the width."),
+        typer.Option(
+            min=1, help="Heads of attention. Default: as the checkpoint says, or one for each 64 of the width."
+        ),
     ] = None,
 ) -> None:
     """Turn a published checkpoint of an encoder into a file that `bank` can listen with."""

@@ -10,6 +10,7 @@ import torch
 
 from auscult.corpus.clip import Clip
 from auscult.detectors.bank_findings import Finding, Usual, blame_bins, finding
+from auscult.detectors.bank_parts import is_bank, usual
 from auscult.detectors.bank_settings import BankConfig
 from auscult.detectors.bank_tokens import TOKEN_VIEWS, Tokens
 from auscult.detectors.bank_views import VIEWS, View
@@ -25,11 +26,6 @@ from auscult.training import Run, TrainingLog
 
 Statistics = dict[str, torch.Tensor]
 """What the views say of a clip or of several, by the views' names."""
-
-_PRIOR_CLIPS = 10
-_PRIOR_VARIATION = 0.15
-"""How much a few clips' distances scatter says little: it is averaged with a share of their mean (as that of a
-distance in two dozen dimensions), which counts for as much as so many clips. Ours."""
 
 _SAME = 1e-3
 """dB. Statistics no further apart than this are those of the same recording."""
@@ -53,7 +49,8 @@ class Bank(Detector):
 
     Sources of the ideas: ranked pooling and full covariances from TWFR-GMM (Guan et al., ICASSP 2023), a neighbour
     for each sub-band from BEAM (2026), fusion of scores normalised by the bank's own from the DCASE 2023-25
-    literature; frozen encoders with the bands kept from GenRep (Saengthong and Shinozaki, 2024). The statistics of changes, whitening by differences between neighbours and the fusion are ours.
+    literature; frozen encoders with the bands kept from GenRep (Saengthong and Shinozaki, 2024). The statistics of
+    changes, whitening by differences between neighbours and the fusion are ours.
     """
 
     name = "bank"
@@ -139,9 +136,9 @@ class Bank(Detector):
             tensors[f"{name}.whitening"] = (
                 learn_scale(values, bands) if scaled else learn_whitening(values, bands, together)
             )
-            tensors[f"{name}.usual_overall"] = _usual(overall)
-            tensors[f"{name}.usual_by_band"] = _usual(by_band)
-            tensors[f"{name}.usual_joined"] = _usual(self._joined(by_band, tensors[f"{name}.usual_by_band"]))
+            tensors[f"{name}.usual_overall"] = usual(overall)
+            tensors[f"{name}.usual_by_band"] = usual(by_band)
+            tensors[f"{name}.usual_joined"] = usual(self._joined(by_band, tensors[f"{name}.usual_by_band"]))
         self._take(tensors)
         strange = torch.stack([self._strangeness(name, *apart[name]) for name in statistics])
         tensors["left_out_scores"] = self.fuse(strange)
@@ -326,28 +323,11 @@ class Bank(Detector):
                 self.tokens.remember(facts["encoder"])
             except (KeyError, TypeError) as error:
                 raise unfit from error
-        n_rows, bands = len(self._band_edges()), self._bands()
+        bands = self._bands()
         for view in self.views:
             per_row = view.size if self.tokens is None else self.tokens.width
             size = bands.shape[1] * per_row
-            statistics, whitening = (tensors.get(f"{view.name}.{part}") for part in ("statistics", "whitening"))
-            if (
-                statistics is None
-                or whitening is None
-                or statistics.shape[1:] != (n_rows, per_row)
-                or whitening.shape != ((len(bands), size, size) if self.tokens is None else (len(bands), size))
-                or not {f"{view.name}.usual_{part}" for part in ("overall", "by_band", "joined")} <= tensors.keys()
-                or "left_out_scores" not in tensors
-            ):
+            whitening = (len(bands), size, size) if self.tokens is None else (len(bands), size)
+            if not is_bank(tensors, view.name, (len(self._band_edges()), per_row), whitening):
                 raise unfit
         self._take(dict(tensors))
-
-
-def _usual(distances: torch.Tensor) -> torch.Tensor:
-    """Mean and spread of left-out clips' distances, (n_clips, ...), shape (2, ...); 1 dB if there are none."""
-    n = len(distances)
-    mean = distances.mean(0) if n else torch.ones(distances.shape[1:], dtype=torch.float64)
-    mean = mean.clamp(min=1e-3)
-    variance = distances.var(0, correction=0) if n else torch.zeros_like(mean)
-    prior = (_PRIOR_VARIATION * mean).square()
-    return torch.stack([mean, ((n * variance + _PRIOR_CLIPS * prior) / (n + _PRIOR_CLIPS)).sqrt()])

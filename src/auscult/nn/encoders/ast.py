@@ -39,7 +39,7 @@ class AST(Encoder):
     """
 
     kind = "ast"
-    Sizes = ASTSizes
+    sizes_class = ASTSizes
     pads = True
     renames = (
         (r"^audio_spectrogram_transformer\.", ""),
@@ -77,8 +77,11 @@ class AST(Encoder):
 
     def tokens(self, window: torch.Tensor) -> torch.Tensor:
         """Tokens of a window, shape (n_times, n_bands, width)."""
-        hidden = self.model(window[None], output_hidden_states=True).hidden_states[-1][0, _BEFORE:]
-        return hidden.view(self.sizes.n_bands, self.sizes.most_times, -1).transpose(0, 1)  # type: ignore[no-any-return]
+        if self.layer:
+            hidden = self.model(window[None], output_hidden_states=True).hidden_states[-1]
+        else:
+            hidden = self.model.get_submodule("embeddings")(window[None])
+        return hidden[0, _BEFORE:].view(self.sizes.n_bands, self.sizes.most_times, -1).transpose(0, 1)  # type: ignore[no-any-return]
 
     def filled(self, window: torch.Tensor, n_frames: int) -> torch.Tensor:
         """Fill up with what an energy of 0 becomes, as published."""

@@ -74,7 +74,7 @@ class Encoder(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
-    Sizes: ClassVar[type[Sizes]] = Sizes
+    sizes_class: ClassVar[type[Sizes]] = Sizes
     pads: ClassVar[bool] = False
     """Whether a shorter clip is filled up to the longest window, or heard as it is."""
     first_centre: ClassVar[int] = fbank.LENGTH // 2

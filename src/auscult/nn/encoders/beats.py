@@ -55,7 +55,7 @@ class BEATs(Encoder):
     """
 
     kind = "beats"
-    Sizes = BEATsSizes
+    sizes_class = BEATsSizes
     renames = (
         (r"^encoder\.layers\.0\.self_attn\.relative_attention_bias\.", "relative_attention_bias."),
         (r"^encoder\.pos_conv\.0\.bias$", "encoder.pos_conv.bias"),
@@ -95,9 +95,7 @@ class BEATs(Encoder):
 class _Blocks(nn.Module):
     def __init__(self, sizes: BEATsSizes, layer: int) -> None:
         super().__init__()
-        self.pos_conv = nn.Conv1d(
-            sizes.width, sizes.width, sizes.reach, padding=sizes.reach // 2, groups=sizes.groups
-        )
+        self.pos_conv = nn.Conv1d(sizes.width, sizes.width, sizes.reach, padding=sizes.reach // 2, groups=sizes.groups)
         self.layer_norm = nn.LayerNorm(sizes.width)
         self.layers = nn.ModuleList(_Block(sizes) for _ in range(layer))
 

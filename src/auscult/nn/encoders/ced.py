@@ -34,7 +34,7 @@ class CED(Encoder):
     """
 
     kind = "ced"
-    Sizes = CEDSizes
+    sizes_class = CEDSizes
     first_centre = 0
     renames = ((r"^(module|encoder|model)\.", ""), (r"^init_bn\.1\.", "init_bn."))
     heads_of_others = r"^(norm|outputlayer|front_end)\b"
@@ -74,7 +74,8 @@ class CED(Encoder):
         tokens = placed.flatten(1).T
         for block in self.blocks:
             tokens = block(tokens)
-        return tokens.view(n_bands, n_times, -1).transpose(0, 1)
+        found: torch.Tensor = tokens.view(n_bands, n_times, -1)
+        return found.transpose(0, 1)
 
     def filled(self, window: torch.Tensor, n_frames: int) -> torch.Tensor:
         """Go on with the last frame: ours, for clips shorter than one patch."""

@@ -58,7 +58,8 @@ class EAT(Encoder):
         tokens = self.pre_norm(torch.cat([self.extra_tokens[0], placed]))
         for block in self.blocks:
             tokens = block(tokens)
-        return tokens[1:].view(n_times, n_bands, -1)
+        found: torch.Tensor = tokens[1:].view(n_times, n_bands, -1)
+        return found
 
     def filled(self, window: torch.Tensor, n_frames: int) -> torch.Tensor:
         """Fill up with what an energy of 0 becomes, as published."""

@@ -51,7 +51,8 @@ def fbank(wave: torch.Tensor, n_mels: int, window: Literal["povey", "hanning"]) 
     hann = torch.hann_window(LENGTH, periodic=False, dtype=torch.float64)
     shape = hann**0.85 if window == "povey" else hann
     power = torch.fft.rfft((frames - _EMPHASIS * before) * shape, n=_N_FFT).abs().square()
-    return (power @ _filters(n_mels)).clamp(min=_FLOOR).log().float()
+    energies: torch.Tensor = (power @ _filters(n_mels)).clamp(min=_FLOOR).log().float()
+    return energies
 
 
 def mel_centres(n_mels: int) -> np.ndarray:
