@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import auscult
-from auscult import encoderfile
+from auscult import encoderfile, load
 from auscult.calibration import Calibration
 from auscult.corpus import Clip
 from auscult.detectors.bank import Bank
@@ -20,7 +19,7 @@ from auscult.model import Model
 from auscult.nn.encoders import KINDS
 from auscult.nn.memory import bands_of, learn_scale, learn_whitening
 from auscult.store import Store
-from conftest import machine_sound
+from conftest import Run, machine_sound
 
 RATE = 16_000
 
@@ -189,7 +188,7 @@ def test_a_scale_is_the_diagonal_of_what_is_not_whitened() -> None:
 
 def test_a_model_file_scores_as_before(bank: Bank, saved: Path) -> None:
     some = [*healthy(3, 100), *faulty(2)]
-    again = auscult.load(saved)
+    again = load(saved)
     np.testing.assert_array_equal(again.score(some), bank.score(some))
     np.testing.assert_array_equal(again.anomaly_map(some[3]), bank.anomaly_map(some[3]))
     assert again.detector.findings(some[3]) == bank.findings(some[3])
@@ -204,14 +203,58 @@ def test_which_encoder_is_recorded(bank: Bank, ced: Path) -> None:
 
 def moved(model: Path, where: Path) -> Model:
     """The model, made with an encoder that is no longer where it was."""
-    made = auscult.load(model)
+    made = load(model)
     assert isinstance(made.detector, Bank)
     return made.rescored([], encoder=str(where))
 
 
 def test_an_encoder_that_is_gone_is_named(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(AuscultError, match=r"gone\.safetensors: there is no such encoder file.*AUSCULT_ENCODERS"):
-        moved(saved, tmp_path / "gone.safetensors").score(healthy(1))
+    reason = r"gone\.safetensors: there is no such encoder file.*AUSCULT_ENCODERS"
+    model = moved(saved, tmp_path / "gone.safetensors")
+    with pytest.raises(AuscultError, match=reason):
+        model.score(healthy(1))
+    model.save(tmp_path / "other.auscult")
+    with pytest.raises(AuscultError, match=r"other\.auscult: .*" + reason):
+        load(tmp_path / "other.auscult")
+
+
+def test_a_threshold_stays_where_only_the_encoder_moved(ced: Path, saved: Path, tmp_path: Path) -> None:
+    there = load(saved)
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(ced.read_bytes())
+    assert there.rescored(encoder=str(copy)).calibration is there.calibration
+
+
+def test_from_a_checkpoint_to_decisions(
+    auscult: Run, tiny_plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    sizes = KINDS["ced"].sizes_class(width=16, depth=2, heads=4, feed_forward=32)
+    state = KINDS["ced"](sizes, 2).state_dict()
+    state["init_bn.running_var"] *= 900
+    torch.save({"model": state}, tmp_path / "ced.pt")
+    encoder, model = tmp_path / "ced.safetensors", tmp_path / "m.auscult"
+    made = auscult("convert-encoder", tmp_path / "ced.pt", "--kind", "ced", "--heads", "4", "-o", encoder)
+    assert made.code == 0, made.err
+    assert made.out.startswith("ced, 2 blocks of width 16, 4 bands: ")
+    assert f"SHA-256 {encoderfile.describe(encoder).sha256}" in made.out
+    fitted = auscult("fit", tiny_plant, "-d", "bank", "--set", f"encoder={encoder}", "-o", model)
+    assert fitted.code == 0, fitted.err
+    first = auscult("score", model, tiny_plant, "-o", tmp_path / "1.csv")
+    assert first.code == 0, first.err
+    (tmp_path / "moved").mkdir()
+    encoder.rename(tmp_path / "moved" / encoder.name)
+    refused = auscult("score", model, tiny_plant, "-o", tmp_path / "2.csv")
+    assert refused.code == 2
+    assert len(refused.notes) == 1
+    assert "ced.safetensors: there is no such encoder file" in refused.err
+    assert not list(tmp_path.glob("2.csv*"))
+    here = ("--set", f"encoder={tmp_path / 'moved' / encoder.name}")
+    assert auscult("score", model, tiny_plant, "-o", tmp_path / "3.csv", *here).code == 0
+    monkeypatch.setenv("AUSCULT_ENCODERS", str(tmp_path / "moved"))
+    assert auscult("score", model, tiny_plant, "-o", tmp_path / "4.csv").code == 0
+    scores = (tmp_path / "1.csv").read_bytes()
+    assert scores == (tmp_path / "3.csv").read_bytes() == (tmp_path / "4.csv").read_bytes()
 
 
 def test_an_encoder_is_found_by_its_name_in_a_folder(

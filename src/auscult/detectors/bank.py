@@ -61,6 +61,7 @@ class Bank(Detector):
     config: BankConfig
     min_frames = 2
     scorings: ClassVar[frozenset[str]] = frozenset({"encoder"})
+    whereabouts = scorings
     """Where the encoder's file lies, not which one it is."""
 
     def __init__(self, config: DetectorConfig | None = None) -> None:
@@ -291,6 +292,11 @@ class Bank(Detector):
         return weights / weights.sum()
 
     # Keeping ------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Find the encoder, where there is one; see `Detector.prepare`."""
+        if self.tokens is not None and self.tensors is not None:
+            _ = self.tokens.encoder
 
     def _fitted(self) -> dict[str, torch.Tensor]:
         require_fitted(self.tensors, self.name)
