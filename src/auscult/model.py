@@ -231,7 +231,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     model = unprepared(path)
     try:
-        model.detector.prepare()
+        model.detector.make_ready()
     except AuscultError as error:
         raise AuscultError(f"{path}: {error.what}", error.remedy) from error
     return model

@@ -56,7 +56,7 @@ def open_model(path: Path, settings: Mapping[str, str]) -> Model | ExportedModel
     if not settings:
         return load(path)
     fitted = unprepared(path).rescored(**settings)
-    fitted.detector.prepare()
+    fitted.detector.make_ready()
     return fitted
 
 

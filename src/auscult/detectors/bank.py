@@ -293,8 +293,8 @@ class Bank(Detector):
 
     # Keeping ------------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Find the encoder, where there is one; see `Detector.prepare`."""
+    def make_ready(self) -> None:
+        """Find the encoder, where there is one; see `Detector.make_ready`."""
         if self.tokens is not None and self.tensors is not None:
             _ = self.tokens.encoder
 

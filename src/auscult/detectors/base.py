@@ -171,7 +171,7 @@ class Detector(ABC):
         """Whether an export takes clips of any length, as far as its settings allow; else of one only."""
         return False
 
-    def prepare(self) -> None:  # noqa: B027  (most need nothing)
+    def make_ready(self) -> None:  # noqa: B027  (most need nothing)
         """Look for what judging needs beside the model file, so that a refusal comes before any work.
 
         Raises

@@ -122,10 +122,10 @@ class Ensemble(Detector):
         self.levels = np.ones(len(self.members))
         self.fusions: dict[str, Fusion] = {}
 
-    def prepare(self) -> None:
-        """Let every member look for what it needs; see `Detector.prepare`."""
+    def make_ready(self) -> None:
+        """Let every member look for what it needs; see `Detector.make_ready`."""
         for member in self.members:
-            member.prepare()
+            member.make_ready()
 
     @classmethod
     def of(cls, members: Sequence[Detector], clips: Sequence[Clip], scores: np.ndarray, **settings: Any) -> Ensemble:
