@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pickle
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -347,8 +348,9 @@ def test_ast_is_the_packages(layer: int) -> None:
     np.testing.assert_allclose(ours.transpose(0, 1).flatten(0, 1), wanted, atol=1e-6)
 
 
-def test_without_transformers_ast_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+@pytest.mark.parametrize("installed", [None, SimpleNamespace(__version__="4.57.6")])
+def test_without_transformers_ast_says_what_to_install(installed: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", installed)
     with pytest.raises(AuscultError, match=r'pip install "auscult\[encoders\]"'):
         KINDS["ast"](KINDS["ast"].sizes_class(), 0)
 

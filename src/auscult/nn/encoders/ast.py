@@ -16,6 +16,9 @@ _MEAN, _SPREAD = -4.2677393, 4.5689974
 _BEFORE = 2
 """Tokens before those of the patches: one for the class, one for distillation."""
 
+_SINCE = (5, 9)
+"""The version of the package that gave the tensors their present names."""
+
 
 class ASTSizes(Sizes):
     """Sizes of AST; the defaults are those of the published one, whose patches overlap by six."""
@@ -54,8 +57,6 @@ class AST(Encoder):
 
     def __init__(self, sizes: Sizes, layer: int) -> None:
         super().__init__(sizes, layer)
-        # The package is told twice not to ask the network: it has no reason to, with sizes given.
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         transformers = _package()
         self.model: nn.Module = transformers.ASTModel(
             transformers.ASTConfig(
@@ -89,10 +90,16 @@ class AST(Encoder):
 
 
 def _package() -> Any:
+    """The package, told not to ask the network: with sizes given it has no reason to."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         import transformers
     except ImportError as error:
         raise AuscultError(
             "AST needs the package transformers", 'install it: pip install "auscult[encoders]"'
         ) from error
+    if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < _SINCE:
+        raise AuscultError(
+            f"transformers {transformers.__version__} is too old for AST", 'upgrade it: pip install "auscult[encoders]"'
+        )
     return transformers

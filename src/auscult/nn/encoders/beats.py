@@ -47,7 +47,9 @@ class BEATs(Encoder):
     frames, as it was trained on ten seconds (ours).
 
     Names and shapes follow the published code, but that the convolution's weight norm is multiplied out and the bias,
-    which all blocks share, is kept once. They were not checked against a published checkpoint.
+    which all blocks share, is kept once. They were not checked against a published checkpoint, but once, with weights
+    drawn at random, against the port in openbeats 0.1.1: tokens of three blocks were equal within 2e-6. That
+    package is not used here, as it needs torchaudio and a client of a model hub.
 
     References
     ----------
