@@ -163,7 +163,8 @@ class Model:
         Returns
         -------
         Model
-            Without such clips it scores and maps, but has no threshold and promises nothing.
+            Without such clips it scores and maps, but has no threshold and promises nothing. Where the settings say
+            only where a file lies now (`Detector.whereabouts`), threshold and promise stay.
 
         Raises
         ------
@@ -171,6 +172,8 @@ class Model:
             If a setting is unknown or learning depends on it, or a healthy clip cannot be judged.
         """
         detector = registry.rescored(self.detector, settings)
+        if healthy is None and settings.keys() <= detector.whereabouts:
+            return Model(detector, self.calibration, self.provenance, self.usual, self.unusable)
         clips = self.kept_clips() if healthy is None else read_clips(healthy)
         calibration = Calibration(detector.score(clips), self.calibration.false_alarm_rate, held_out=bool(clips))
         return Model(detector, calibration, self.provenance, self.usual, self.unusable)
@@ -223,7 +226,24 @@ def load(path: str | os.PathLike[str]) -> Model:
     Raises
     ------
     AuscultError
-        If the file is missing, damaged, of a later version, or of a detector this auscult does not have.
+        If the file is missing, damaged, of a later version, or of a detector this auscult does not have; or if what
+        the detector needs beside it is not to be had.
+    """
+    model = unprepared(path)
+    try:
+        model.detector.make_ready()
+    except AuscultError as error:
+        raise AuscultError(f"{path}: {error.what}", error.remedy) from error
+    return model
+
+
+def unprepared(path: str | os.PathLike[str]) -> Model:
+    """`load`, without asking whether what the detector needs beside the file is where it was.
+
+    Raises
+    ------
+    AuscultError
+        As `load`, but for that.
     """
     header, tensors = modelfile.read(path)
     try:

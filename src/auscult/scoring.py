@@ -51,10 +51,13 @@ def open_model(path: Path, settings: Mapping[str, str]) -> Model | ExportedModel
         if settings:
             raise AuscultError(f"{path}: an exported model scores one way", "change the model, and export it again")
         return load_exported(path)
-    from auscult.model import load
+    from auscult.model import load, unprepared
 
-    fitted = load(path)
-    return fitted.rescored(**settings) if settings else fitted
+    if not settings:
+        return load(path)
+    fitted = unprepared(path).rescored(**settings)
+    fitted.detector.make_ready()
+    return fitted
 
 
 def judge(

@@ -10,12 +10,15 @@ import torch
 
 from auscult.corpus.clip import Clip
 from auscult.detectors.bank_findings import Finding, Usual, blame_bins, finding
+from auscult.detectors.bank_parts import is_bank, usual
 from auscult.detectors.bank_settings import BankConfig
+from auscult.detectors.bank_tokens import TOKEN_VIEWS, Tokens
 from auscult.detectors.bank_views import VIEWS, View
 from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.detectors.registry import register
 from auscult.errors import AuscultError
-from auscult.nn.memory import BandMemory, bands_of, learn_whitening, left_out, nearest
+from auscult.nn.encoders import TokenMap
+from auscult.nn.memory import BandMemory, bands_of, learn_scale, learn_whitening, left_out, nearest
 from auscult.nn.tracing import number, softplus
 from auscult.parallel import map_in_order, torch_threads
 from auscult.store import Store, require_clips
@@ -23,11 +26,6 @@ from auscult.training import Run, TrainingLog
 
 Statistics = dict[str, torch.Tensor]
 """What the views say of a clip or of several, by the views' names."""
-
-_PRIOR_CLIPS = 10
-_PRIOR_VARIATION = 0.15
-"""How much a few clips' distances scatter says little: it is averaged with a share of their mean (as that of a
-distance in two dozen dimensions), which counts for as much as so many clips. Ours."""
 
 _SAME = 1e-3
 """dB. Statistics no further apart than this are those of the same recording."""
@@ -46,9 +44,13 @@ class Bank(Detector):
     The anomaly map shares out each band's squared distance among the frames that caused it: the loudest
     frames for the view of these, those far from the median for the spread. 1 is usual.
 
+    With a published encoder in a local file (`encoder`), tokens stand for log-mels, and the encoder's frequency bands
+    for mel bands; the views are two means of them over time (see `bank_tokens`), scaled but not whitened.
+
     Sources of the ideas: ranked pooling and full covariances from TWFR-GMM (Guan et al., ICASSP 2023), a neighbour
     for each sub-band from BEAM (2026), fusion of scores normalised by the bank's own from the DCASE 2023-25
-    literature. The statistics of changes, whitening by differences between neighbours and the fusion are ours.
+    literature; frozen encoders with the bands kept from GenRep (Saengthong and Shinozaki, 2024). The statistics of
+    changes, whitening by differences between neighbours and the fusion are ours.
     """
 
     name = "bank"
@@ -58,15 +60,21 @@ class Bank(Detector):
     Config: ClassVar[type[DetectorConfig]] = BankConfig
     config: BankConfig
     min_frames = 2
+    scorings: ClassVar[frozenset[str]] = frozenset({"encoder"})
+    whereabouts = scorings
+    """Where the encoder's file lies, not which one it is."""
 
     def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__(config)
-        if self.config.band_weights is not None and self.config.bands > self.front_end.n_mels:
-            raise AuscultError(
-                f"bank: {self.config.bands} bands are weighed, but {self.config.front_end} has {self.front_end.n_mels}",
-                "choose fewer bands, and as many band_weights",
-            )
-        self.views: list[View] = [VIEWS[name] for name in self.config.views.split("+")]
+        self.tokens: Tokens | None = None
+        if self.config.encoder is not None:
+            self.tokens = Tokens(self.config.encoder, self.config.encoder_layer)
+            self.exports = False
+            self.why_no_export = "with an encoder it hears the waveform, not the log-mel that an export begins with"
+        else:
+            self._require_bands(self.front_end.n_mels, self.config.front_end)
+        names = self.config.views.split("+")
+        self.views: list[View] = [VIEWS[name] for name in names] if self.tokens is None else [*TOKEN_VIEWS.values()]
         self.tensors: dict[str, torch.Tensor] | None = None
         self.memories: dict[str, BandMemory] = {}
 
@@ -83,9 +91,15 @@ class Bank(Detector):
         run: Run | None = None,  # noqa: ARG002
     ) -> TrainingLog:
         """Keep the statistics of the training clips; see `Detector.fit`."""
+        if self.tokens is not None:
+            self.tokens.choose()
+            self._require_bands(len(self.tokens.band_edges), "the encoder")
         logmels = store.collect(train, self.front_end)
         require_clips(logmels)
-        described = list(map_in_order(lambda spectrum: self.describe(torch.tensor(spectrum)), logmels.spectra))
+        if self.tokens is None:
+            described = list(map_in_order(lambda spectrum: self.describe(torch.tensor(spectrum)), logmels.spectra))
+        else:
+            described = list(map_in_order(lambda clip: self.describe(self._token_map(clip).tokens), logmels.clips))
         # Sums in an order that does not depend on that of the clips: the same clips are the same detector.
         described.sort(key=lambda clip: b"".join(clip[view.name].numpy().tobytes() for view in self.views))
         with torch_threads(1):
@@ -98,6 +112,7 @@ class Bank(Detector):
         Parameters
         ----------
         logmel : Tensor, shape (n_frames, n_mels)
+            Or the tokens of an encoder, (n_times, n_bands, size).
 
         Returns
         -------
@@ -110,17 +125,21 @@ class Bank(Detector):
     def learn(self, statistics: Statistics) -> None:
         """Make the bank from what `describe` says of healthy clips, each stacked to (n_clips, n_mels, size)."""
         config, bands, weights = self.config, self._bands(), self._weights()
+        together = config.whitening and self.tokens is None
         tensors: dict[str, torch.Tensor] = {}
         apart: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for name, values in statistics.items():
             overall, by_band = apart[name] = left_out(
-                values, bands, weights, k=config.k, folds=config.folds, together=config.whitening
+                values, bands, weights, k=config.k, folds=config.folds, together=together
             )
             tensors[f"{name}.statistics"] = values
-            tensors[f"{name}.whitening"] = learn_whitening(values, bands, config.whitening)
-            tensors[f"{name}.usual_overall"] = _usual(overall)
-            tensors[f"{name}.usual_by_band"] = _usual(by_band)
-            tensors[f"{name}.usual_joined"] = _usual(self._joined(by_band, tensors[f"{name}.usual_by_band"]))
+            scaled = self.tokens is not None
+            tensors[f"{name}.whitening"] = (
+                learn_scale(values, bands) if scaled else learn_whitening(values, bands, together)
+            )
+            tensors[f"{name}.usual_overall"] = usual(overall)
+            tensors[f"{name}.usual_by_band"] = usual(by_band)
+            tensors[f"{name}.usual_joined"] = usual(self._joined(by_band, tensors[f"{name}.usual_by_band"]))
         self._take(tensors)
         strange = torch.stack([self._strangeness(name, *apart[name]) for name in statistics])
         tensors["left_out_scores"] = self.fuse(strange)
@@ -130,7 +149,25 @@ class Bank(Detector):
     def score_logmel(self, logmel: torch.Tensor) -> float:
         """The views' distances in excess of the usual, brought together."""
         self._fitted()
+        self._require_logmels()
         return number(self.fuse(self.view_scores(self.describe(logmel))))
+
+    def score_of(self, clip: Clip, logmel: torch.Tensor) -> float:
+        """`score_logmel`, or the same of the clip's tokens."""
+        self._fitted()
+        return number(self.fuse(self.view_scores(self.describe(self._heard(clip, logmel)))))
+
+    def _heard(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:
+        """What `describe` is to describe of a clip."""
+        return logmel if self.tokens is None else self._token_map(clip).tokens
+
+    def _token_map(self, clip: Clip) -> TokenMap:
+        assert self.tokens is not None
+        return self.tokens.hear(clip, self.front_end.channel)
+
+    def _require_logmels(self) -> None:
+        if self.tokens is not None:
+            raise AuscultError("bank with an encoder hears the waveform, not the log-mel", "judge the clip")
 
     def score_learnt(self, clips: Sequence[Clip]) -> np.ndarray:
         """Leave-one-out: what the bank would say of its own clips, had it been made without them."""
@@ -139,7 +176,7 @@ class Bank(Detector):
     def _score_left_out(self, clip: Clip) -> float:
         tensors = self._fitted()
         with torch.inference_mode():
-            described = self.describe(self.logmel(clip))
+            described = self.describe(self._heard(clip, self.logmel(clip)))
             apart = [(tensors[f"{name}.statistics"] - own).abs().amax((1, 2)) for name, own in described.items()]
             furthest = torch.stack(apart).amax(0)
             if float(furthest.min()) > _SAME or not len(tensors["left_out_scores"]):
@@ -191,9 +228,22 @@ class Bank(Detector):
     def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:
         """Mean over the views of squared distances in multiples of the usual, at the frames that caused them."""
         self._fitted()
-        described = self.describe(logmel)
-        maps = (blame_bins(logmel, v, self.memories[v.name], described[v.name], self._usual(v)) for v in self.views)
-        return sum(maps, torch.zeros(logmel.shape, dtype=torch.float64)).float() / len(self.views)
+        self._require_logmels()
+        return self._blamed(logmel)
+
+    def map_of(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:
+        """`map_logmel`, or the same of the clip's tokens, each of which covers many bins."""
+        self._fitted()
+        if self.tokens is None:
+            return self.map_logmel(logmel)
+        heard = self._token_map(clip)
+        return self.tokens.upon_logmel(self._blamed(heard.tokens), heard, len(logmel), self.front_end)
+
+    def _blamed(self, heard: torch.Tensor) -> torch.Tensor:
+        """By frame and mel band, or by time and band of tokens."""
+        described = self.describe(heard)
+        maps = (blame_bins(heard, v, self.memories[v.name], described[v.name], self._usual(v)) for v in self.views)
+        return sum(maps, torch.zeros(heard.shape[:2], dtype=torch.float64)).float() / len(self.views)
 
     def which_views(self, clip: Clip) -> tuple[Finding, ...]:
         """What each view finds strange about a clip, the strangest first.
@@ -206,12 +256,10 @@ class Bank(Detector):
             If the clip cannot be judged.
         """
         self._fitted()
-        centres, k = self.front_end.band_centres(), self.config.k
+        edges, k = self._band_edges(), self.config.k
         with torch.inference_mode():
-            described = self.describe(self.logmel(clip))
-            found = [
-                finding(v, self.memories[v.name], described[v.name], self._usual(v), k, centres) for v in self.views
-            ]
+            described = self.describe(self._heard(clip, self.logmel(clip)))
+            found = [finding(v, self.memories[v.name], described[v.name], self._usual(v), k, edges) for v in self.views]
         return tuple(sorted(found, key=lambda one: -one.excess))
 
     def findings(self, clip: Clip) -> tuple[str, ...]:
@@ -222,8 +270,20 @@ class Bank(Detector):
         mean, spread = self._fitted()[f"{view.name}.usual_by_band"]
         return Usual(mean, spread, self._weights())
 
+    def _band_edges(self) -> np.ndarray:
+        """Lowest and highest frequency of each mel band, or band of tokens, in Hz, shape (n_rows, 2)."""
+        centres = self.front_end.band_centres()
+        return np.stack([centres, centres], 1) if self.tokens is None else self.tokens.band_edges
+
     def _bands(self) -> torch.Tensor:
-        return bands_of(self.front_end.n_mels, self.config.bands)
+        return bands_of(len(self._band_edges()), self.config.bands)
+
+    def _require_bands(self, there: int, where: str) -> None:
+        if self.config.band_weights is not None and self.config.bands > there:
+            raise AuscultError(
+                f"bank: {self.config.bands} bands are weighed, but {where} has {there}",
+                "choose fewer bands, and as many band_weights",
+            )
 
     def _weights(self) -> torch.Tensor:
         """Of the bands, shape (n_bands,), sum 1."""
@@ -232,6 +292,11 @@ class Bank(Detector):
         return weights / weights.sum()
 
     # Keeping ------------------------------------------------------------------------------------------
+
+    def make_ready(self) -> None:
+        """Find the encoder, where there is one; see `Detector.make_ready`."""
+        if self.tokens is not None and self.tensors is not None:
+            _ = self.tokens.encoder
 
     def _fitted(self) -> dict[str, torch.Tensor]:
         require_fitted(self.tensors, self.name)
@@ -247,10 +312,10 @@ class Bank(Detector):
         }
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The bank, what whitens it, and what is usual."""
-        return dict(self._fitted()), {}
+        """The bank, what whitens it, and what is usual; which encoder it listens with."""
+        return dict(self._fitted()), {} if self.tokens is None else {"encoder": self.tokens.facts}
 
-    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:  # noqa: ARG002
+    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Take over a bank.
 
         Raises
@@ -258,27 +323,17 @@ class Bank(Detector):
         AuscultError
             If the tensors are not a bank for these settings.
         """
-        n_mels, bands = self.front_end.n_mels, self._bands()
+        unfit = AuscultError("the model's tensors do not fit bank", "fit it again")
+        if self.tokens is not None:
+            try:
+                self.tokens.remember(facts["encoder"])
+            except (KeyError, TypeError) as error:
+                raise unfit from error
+        bands = self._bands()
         for view in self.views:
-            size = bands.shape[1] * view.size
-            statistics, whitening = (tensors.get(f"{view.name}.{part}") for part in ("statistics", "whitening"))
-            if (
-                statistics is None
-                or whitening is None
-                or statistics.shape[1:] != (n_mels, view.size)
-                or whitening.shape != (len(bands), size, size)
-                or not {f"{view.name}.usual_{part}" for part in ("overall", "by_band", "joined")} <= tensors.keys()
-                or "left_out_scores" not in tensors
-            ):
-                raise AuscultError("the model's tensors do not fit bank", "fit it again")
+            per_row = view.size if self.tokens is None else self.tokens.width
+            size = bands.shape[1] * per_row
+            whitening = (len(bands), size, size) if self.tokens is None else (len(bands), size)
+            if not is_bank(tensors, view.name, (len(self._band_edges()), per_row), whitening):
+                raise unfit
         self._take(dict(tensors))
-
-
-def _usual(distances: torch.Tensor) -> torch.Tensor:
-    """Mean and spread of left-out clips' distances, (n_clips, ...), shape (2, ...); 1 dB if there are none."""
-    n = len(distances)
-    mean = distances.mean(0) if n else torch.ones(distances.shape[1:], dtype=torch.float64)
-    mean = mean.clamp(min=1e-3)
-    variance = distances.var(0, correction=0) if n else torch.zeros_like(mean)
-    prior = (_PRIOR_VARIATION * mean).square()
-    return torch.stack([mean, ((n * variance + _PRIOR_CLIPS * prior) / (n + _PRIOR_CLIPS)).sqrt()])

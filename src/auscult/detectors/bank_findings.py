@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from auscult.detectors.bank_tokens import TOKEN_VIEWS
 from auscult.detectors.bank_views import VIEWS, View
 from auscult.nn.memory import BandMemory, nearest
 
@@ -40,7 +41,8 @@ class Finding:
     more: bool
 
     def __str__(self) -> str:
-        words = VIEWS[self.view].more if self.more else VIEWS[self.view].less
+        view = (VIEWS | TOKEN_VIEWS)[self.view]
+        words = view.more if self.more else view.less
         return f"{words}, {self.low / 1000:.1f}–{self.high / 1000:.1f} kHz ({self.excess:.1f} spreads off)"
 
 
@@ -86,7 +88,7 @@ def blame_bins(logmel: torch.Tensor, view: View, memory: BandMemory, own: torch.
     return torch.einsum("ms,stm->tm", squares, view.shares(logmel.double(), own.double(), healthy))
 
 
-def finding(view: View, memory: BandMemory, own: torch.Tensor, usual: Usual, k: int, centres: np.ndarray) -> Finding:
+def finding(view: View, memory: BandMemory, own: torch.Tensor, usual: Usual, k: int, edges: np.ndarray) -> Finding:
     """What a view finds strangest about a clip.
 
     Parameters
@@ -95,8 +97,8 @@ def finding(view: View, memory: BandMemory, own: torch.Tensor, usual: Usual, k: 
         As for `blame_bins`.
     k : int
         Neighbours averaged.
-    centres : ndarray, shape (n_mels,)
-        Centre frequencies of the mel bands, Hz.
+    edges : ndarray, shape (n_mels, 2)
+        From where to where each mel band (or band of tokens) reaches, Hz.
     """
     _, by_band = nearest(memory.distances(own).double(), usual.weights, k)
     excess = torch.where(usual.weights > 0, (by_band - usual.mean) / usual.spread, -torch.inf).tolist()
@@ -110,7 +112,7 @@ def finding(view: View, memory: BandMemory, own: torch.Tensor, usual: Usual, k: 
     low, high = int(memory.bands[first, 0]), int(memory.bands[last, -1])
     squares, healthy = _parts(memory, own, usual)
     direction = (squares * (own.double() - healthy).sign())[low : high + 1].sum()
-    return Finding(view.name, float(centres[low]), float(centres[high]), strangest, bool(direction > 0))
+    return Finding(view.name, float(edges[low, 0]), float(edges[high, 1]), strangest, bool(direction > 0))
 
 
 def _parts(memory: BandMemory, own: torch.Tensor, usual: Usual) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from auscult.detectors.bank_views import VIEWS
 from auscult.detectors.base import DetectorConfig
@@ -26,7 +27,7 @@ class BankConfig(DetectorConfig):
     k : int
         Neighbours whose mean distance counts.
     whitening : bool
-        Whether statistics are whitened within each band, or only scaled.
+        Whether statistics are whitened within each band, or only scaled. Tokens are always only scaled.
     normalisation : {"excess", "ratio", "raw"}
         What a distance becomes, by the distances of the bank's own clips when left out: log(1 + exp z), where z is
         how many of their standard deviations it lies above their mean; its ratio to their mean; itself.
@@ -34,6 +35,12 @@ class BankConfig(DetectorConfig):
         From views to the clip's score.
     folds : int
         In how many groups clips are left out.
+    encoder : str, optional
+        Path of an encoder file (`auscult convert-encoder`): its tokens are heard instead of log-mels, in the views
+        content and events; `views` is then of no use.
+    encoder_layer : int, optional
+        Blocks of the encoder after which tokens are taken. Default: half of them, as GenRep (2024) found the
+        fourth and fifth of twelve to tell most; chosen neither on test clips nor on ours.
     """
 
     views: str = Field(
@@ -53,6 +60,12 @@ class BankConfig(DetectorConfig):
     )
     fusion: Literal["rms", "mean", "max"] = Field(default="rms", description="from views to the score")
     folds: int = Field(default=20, ge=2, description="in how many groups the bank's clips are left out")
+    encoder: str | None = Field(
+        default=None, description="an encoder file (`auscult convert-encoder`) to listen with; null for log-mels"
+    )
+    encoder_layer: NonNegativeInt | None = Field(
+        default=None, description="blocks of the encoder after which tokens are taken; null for half of them"
+    )
 
     @field_validator("views")
     @classmethod
@@ -61,6 +74,11 @@ class BankConfig(DetectorConfig):
         if len(set(names)) < len(names) or not set(names) <= VIEWS.keys():
             raise ValueError(f"views are {', '.join(VIEWS)}, each at most once, joined by +")
         return views
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder_is_found_from_everywhere(cls, encoder: str | None) -> str | None:
+        return encoder and str(Path(encoder).expanduser().absolute())
 
     @model_validator(mode="after")
     def _weights_fit(self) -> BankConfig:

@@ -94,13 +94,23 @@ def _blame_ranked(shares: tuple[float, ...], loudest: bool) -> Blame:
     def blame(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
         ranks = logmel.argsort(dim=0, descending=loudest).argsort(dim=0)
         weights = torch.stack([rank_weights(len(logmel), share) for share in shares])[:, ranks]
-        return weights * _wrong_side(logmel, own, healthy)
+        return weights * wrong_side(logmel, own, healthy)
 
     return blame
 
 
-def _wrong_side(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
-    """How far each frame lies beyond the healthy value, in the direction in which the clip's lies."""
+def wrong_side(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+    """How far each frame lies beyond the healthy value, in the direction in which the clip's lies.
+
+    Parameters
+    ----------
+    logmel : Tensor, shape (n_frames, n_mels), or (size, n_frames, n_mels) where each statistic has its own
+    own, healthy : Tensor, shape (n_mels, size)
+
+    Returns
+    -------
+    Tensor, shape (size, n_frames, n_mels)
+    """
     beyond = logmel - healthy.T[:, None]
     return (beyond * (own - healthy).sign().T[:, None]).clamp(min=0)
 
@@ -167,7 +177,7 @@ def _rhythm(logmel: torch.Tensor) -> torch.Tensor:
 VIEWS: dict[str, View] = {
     view.name: view
     for view in (
-        View("level", "louder on the whole", "quieter on the whole", 1, lambda x: x.mean(0)[:, None], _wrong_side),
+        View("level", "louder on the whole", "quieter on the whole", 1, lambda x: x.mean(0)[:, None], wrong_side),
         View("peak", "a louder peak", "a quieter peak", 1, lambda x: x.amax(0)[:, None], _blame_loudest),
         View(
             "loudest",

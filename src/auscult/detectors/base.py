@@ -76,13 +76,15 @@ class Detector(ABC):
     family: ClassVar[str]
     paper: ClassVar[str]
     needs: frozenset[Needs] = frozenset({Needs.NORMALS})
-    exports: ClassVar[bool] = False
+    exports: bool = False
     """Whether `auscult export` can write it as ONNX: its score is a graph of tensors from the log-mel on."""
-    why_no_export: ClassVar[str] = "its score has not been written as one graph"
+    why_no_export: str = "its score has not been written as one graph"
     """Why it cannot, for people."""
     Config: ClassVar[type[DetectorConfig]] = DetectorConfig
     scorings: ClassVar[frozenset[str]] = frozenset()
     """Settings that what is learnt does not depend on: a fitted detector may be scored with others."""
+    whereabouts: ClassVar[frozenset[str]] = frozenset()
+    """Those of `scorings` that say only where a file lies: scores are the same, so a threshold stays."""
     reconstructs: ClassVar[bool] = False
     """Whether it predicts levels in dB, so that `reconstruction_error` can be told."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "quick": {}}
@@ -169,6 +171,15 @@ class Detector(ABC):
     def exports_any_length(self) -> bool:
         """Whether an export takes clips of any length, as far as its settings allow; else of one only."""
         return False
+
+    def make_ready(self) -> None:  # noqa: B027  (most need nothing)
+        """Look for what judging needs beside the model file, so that a refusal comes before any work.
+
+        Raises
+        ------
+        AuscultError
+            If it is not to be had.
+        """
 
     def n_parameters(self) -> int:
         """How many trainable parameters the system has; 0 for one that keeps examples instead."""

@@ -122,6 +122,11 @@ class Ensemble(Detector):
         self.levels = np.ones(len(self.members))
         self.fusions: dict[str, Fusion] = {}
 
+    def make_ready(self) -> None:
+        """Let every member look for what it needs; see `Detector.make_ready`."""
+        for member in self.members:
+            member.make_ready()
+
     @classmethod
     def of(cls, members: Sequence[Detector], clips: Sequence[Clip], scores: np.ndarray, **settings: Any) -> Ensemble:
         """Put fitted detectors together.

@@ -46,8 +46,8 @@ class BandMemory:
     Parameters
     ----------
     statistics : Tensor of float32, shape (n_clips, n_mels, n_statistics)
-    whitening : Tensor of float32, shape (n_bands, size, size)
-        From `learn_whitening`; size is width * n_statistics.
+    whitening : Tensor of float32, shape (n_bands, size, size) or (n_bands, size)
+        From `learn_whitening`, or from `learn_scale`; size is width * n_statistics.
     bands : Tensor of int64, shape (n_bands, width)
     """
 
@@ -114,7 +114,25 @@ def learn_whitening(statistics: torch.Tensor, bands: torch.Tensor, together: boo
         Symmetric, so that whitened coordinates still belong to their mel band and statistic.
     """
     exact = statistics.double()
-    return _whitening(exact, bands, neighbour_pairs(exact), together)
+    matrices = _whitening(exact, bands, neighbour_pairs(exact), together)
+    return matrices if matrices.dim() == 3 else torch.diag_embed(matrices)
+
+
+def learn_scale(statistics: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
+    """What makes the healthy differences of each statistic of unit size, each by itself.
+
+    For statistics so many that a covariance is neither to be learnt from the clips there are nor to be kept.
+
+    Parameters
+    ----------
+    statistics : Tensor, shape (n_clips, n_mels, n_statistics)
+    bands : Tensor of int64, shape (n_bands, width)
+
+    Returns
+    -------
+    Tensor of float32, shape (n_bands, size)
+    """
+    return _whitening(statistics.double(), bands, torch.zeros(0, 2, dtype=torch.int64), False)
 
 
 def left_out(
@@ -181,12 +199,12 @@ def _scale(statistics: torch.Tensor) -> torch.Tensor:
 
 
 def _whitening(statistics: torch.Tensor, bands: torch.Tensor, pairs: torch.Tensor, together: bool) -> torch.Tensor:
+    """Matrices, (n_bands, size, size), or the diagonals of what are but diagonal ones, (n_bands, size); float32."""
     scale = _in_bands(_scale(statistics)[None], bands)[0]
-    matrices = torch.diag_embed(1 / scale)
-    if together and len(pairs) >= _LEAST_FOR_COVARIANCE:
-        apart = _in_bands(statistics[pairs[:, 0]] - statistics[pairs[:, 1]], bands) / scale / 2**0.5
-        matrices = matrices @ _inverse_root(shrunk_covariance(apart))
-    return matrices.float()
+    if not together or len(pairs) < _LEAST_FOR_COVARIANCE:
+        return (1 / scale).float()
+    apart = _in_bands(statistics[pairs[:, 0]] - statistics[pairs[:, 1]], bands) / scale / 2**0.5
+    return (torch.diag_embed(1 / scale) @ _inverse_root(shrunk_covariance(apart))).float()
 
 
 def shrunk_covariance(rows: torch.Tensor) -> torch.Tensor:
@@ -232,4 +250,5 @@ def _in_bands(statistics: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
 
 
 def _whiten(statistics: torch.Tensor, whitening: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
-    return torch.einsum("nbi,bij->nbj", _in_bands(statistics, bands), whitening)
+    rows = _in_bands(statistics, bands)
+    return rows * whitening if whitening.dim() == 2 else torch.einsum("nbi,bij->nbj", rows, whitening)

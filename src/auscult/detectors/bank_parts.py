@@ -1,0 +1,41 @@
+"""The tensors of a bank: what distances are usual, and whether some are a bank's at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+_PRIOR_CLIPS = 10
+_PRIOR_VARIATION = 0.15
+"""How much a few clips' distances scatter says little: it is averaged with a share of their mean (as that of a
+distance in two dozen dimensions), which counts for as much as so many clips. Ours."""
+
+
+def usual(distances: torch.Tensor) -> torch.Tensor:
+    """Mean and spread of left-out clips' distances, (n_clips, ...), shape (2, ...); 1 dB if there are none."""
+    n = len(distances)
+    mean = distances.mean(0) if n else torch.ones(distances.shape[1:], dtype=torch.float64)
+    mean = mean.clamp(min=1e-3)
+    variance = distances.var(0, correction=0) if n else torch.zeros_like(mean)
+    prior = (_PRIOR_VARIATION * mean).square()
+    return torch.stack([mean, ((n * variance + _PRIOR_CLIPS * prior) / (n + _PRIOR_CLIPS)).sqrt()])
+
+
+def is_bank(
+    tensors: Mapping[str, torch.Tensor], view: str, of_a_clip: tuple[int, int], whitening: tuple[int, ...]
+) -> bool:
+    """Whether the tensors are those of a bank.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+    view : str
+        Name of the view that is looked at.
+    of_a_clip, whitening : tuple of int
+        Shapes that a clip's statistics and what whitens them must have.
+    """
+    parts = ("statistics", "whitening", "usual_overall", "usual_by_band", "usual_joined")
+    if not {"left_out_scores", *(f"{view}.{part}" for part in parts)} <= tensors.keys():
+        return False
+    return tensors[f"{view}.statistics"].shape[1:] == of_a_clip and tensors[f"{view}.whitening"].shape == whitening
