@@ -34,6 +34,8 @@ class BankConfig(DetectorConfig):
         From views to the clip's score.
     folds : int
         In how many groups clips are left out.
+    domains : {"auto", "off"}
+        Whether the training clips' domains, where they have several, are judged each by its own usual distance.
     """
 
     views: str = Field(
@@ -53,6 +55,10 @@ class BankConfig(DetectorConfig):
     )
     fusion: Literal["rms", "mean", "max"] = Field(default="rms", description="from views to the score")
     folds: int = Field(default=20, ge=2, description="in how many groups the bank's clips are left out")
+    domains: Literal["auto", "off"] = Field(
+        default="auto",
+        description="judge each domain of the training clips by its own distances, where there are several",
+    )
 
     @field_validator("views")
     @classmethod
