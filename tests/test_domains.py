@@ -236,8 +236,13 @@ def test_one_domain_or_none_changes_nothing(name: str, tmp_path: Path) -> None:
     assert (several.score(NEW) != plain.score(NEW)).all()
 
 
-@each
-@pytest.mark.parametrize("how", [{}, {"density": 2}, {"density": 2, "density_form": "difference"}])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [(name, {}) for name in SETTINGS]
+    + [
+        (name, {"density": 2, "density_form": form}) for name in ("knn", "multires") for form in ("ratio", "difference")
+    ],
+)
 def test_what_is_kept_judges_the_same(name: str, how: dict[str, Any], tmp_path: Path) -> None:
     detector = fit(name, shifted(), tmp_path, **how)
     again = create(name, "quick", {**SETTINGS[name], **how})
@@ -247,8 +252,11 @@ def test_what_is_kept_judges_the_same(name: str, how: dict[str, Any], tmp_path: 
     assert np.isfinite(detector.anomaly_map(NEW[1])).all()
 
 
-@each
-@pytest.mark.parametrize("how", [{}, {"density": 1}, {"domains": "off", "density": 4}])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [(name, {}) for name in SETTINGS]
+    + [(name, how) for name in ("knn", "multires") for how in ({"density": 1}, {"domains": "off", "density": 4})],
+)
 def test_copies_of_a_clip_leave_scores_finite(name: str, how: dict[str, Any], tmp_path: Path) -> None:
     copies = [clip(0, "source"), *[replace(clip(1, "target"), path=f"copy {k}") for k in range(3)]]
     sources = [clip(k, "source", machine_id="id_01") for k in range(6)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -176,8 +178,9 @@ class KNN(Detector):
 
     def _mean_of_nearest(self, distances: torch.Tensor, sizes: list[int] | None) -> torch.Tensor:
         """Mean of the k least, in the domain of so many clips where it is least."""
-        domains = [some for some in torch.split(distances, sizes or [len(distances)]) if len(some)]
-        return torch.stack([d.topk(min(self.config.k, len(d)), largest=False).values.mean() for d in domains]).amin()
+        ends = list(accumulate(sizes or [len(distances)]))
+        domains = [distances[start:end] for start, end in pairwise([0, *ends]) if start < end]
+        return reduce(torch.minimum, [d.topk(min(self.config.k, len(d)), largest=False).values.mean() for d in domains])
 
     def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:
         """Squared deviation of each bin from the nearest clip's mean level, in units of the healthy spread."""
