@@ -2,8 +2,8 @@
 
 python benchmarks/domains.py > table.md
 
-Synthetic machines: 60 healthy clips of the source domain and 6 of the target to learn from, 20 healthy and 20 faulty ones of
-each to judge. Four plants a row, seeds 0 to 3; nothing was chosen by them.
+Synthetic machines: 60 healthy clips of the source domain and 6 of the target to learn from, 20 healthy and 20 faulty
+ones of each to judge. Four plants a row, seeds 0 to 3; no setting was chosen by them.
 """
 
 from __future__ import annotations
