@@ -93,6 +93,20 @@ def test_scores_and_decisions_of_every_detector_that_exports(name: str, store: S
     check_parity(name, store, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["knn", pytest.param("bank", marks=pytest.mark.slow)])
+def test_so_are_the_domains_of_what_was_learnt(name: str, store: Store, tmp_path: Path) -> None:
+    detector = detectors()[name]()
+    train = [replace(one, domain="target" if k < 4 else "source") for k, one in enumerate(healthy(24))]
+    detector.fit(train, store=store)
+    assert {"usual", "level.relative"} & detector.state()[0].keys()
+    clips = [*healthy(4, 300), *faulty(3)]
+    usual = np.ones(128, np.float32)
+    model = Model(detector, Calibration(detector.score(healthy(20, 600))), {"clip_seconds": 2.0}, usual)
+    assert export(model, tmp_path / "m.onnx", clips, clip=clip(np.zeros(1))) >= 4
+    theirs = [load_exported(tmp_path / "m.onnx").detector.score_clip(one) for one in clips]
+    assert theirs == pytest.approx(detector.score(clips), rel=TOLERANCE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTING)
 def test_parity_on_real_recordings(name: str, shared_data: Path, tmp_path: Path, store: Store) -> None:

@@ -11,10 +11,12 @@ import torch
 from torch.nn.functional import normalize, one_hot
 
 from auscult.corpus import Clip
-from auscult.detectors.multires import Multires, _densities
+from auscult.detectors.multires import Multires
+from auscult.detectors.multires_judging import apart
 from auscult.detectors.multires_training import Crops, Learner
 from auscult.detectors.registry import create, rescored
 from auscult.errors import AuscultError
+from auscult.nn.density import local_distances
 from auscult.nn.mixing import exchanged, mixed
 from auscult.nn.multires import WIDTH, WINDOWS, MultiResolution, crop_starts, kept_bins, repeated, spectrogram
 from auscult.nn.subclusters import SubClusters
@@ -204,7 +206,7 @@ def test_the_score_is_the_mean_distance_of_crops_to_the_nearest_of_the_type(fitt
     other = clip(77, "id_02", seconds=2.5)
     assert fitted.known is not None
     with torch.inference_mode():
-        own = fitted.known[fitted.owners[0] == fitted.types.index("pump")]
+        own = fitted.known.embeddings[fitted.known.owners[0] == fitted.known.types.index("pump")]
         crops = fitted._embed(other)
         expected = np.mean([min(1 - float(c @ k) for k in own[:, 0]) for c in crops[:, 0]])
     assert len(crops) == 3
@@ -212,7 +214,8 @@ def test_the_score_is_the_mean_distance_of_crops_to_the_nearest_of_the_type(fitt
 
 
 def test_a_type_never_heard_is_compared_with_all(fitted: Multires) -> None:
-    own = fitted._own(clip(1, kind="valve"))
+    assert fitted.known is not None
+    own = fitted.known.own("valve")
     assert own.all()
     assert len(own) == 24  # twelve clips of two crops
 
@@ -221,7 +224,8 @@ def test_outliers_teach_and_are_not_known() -> None:
     made = small()
     made.fit([clip(k) for k in range(4)], outliers=[clip(k, "id_02") for k in range(4)], store=Store())
     assert made.machines == [("pump", "id_00"), ("pump", "id_02")]
-    assert made.learnt == [clip(k).path for k in range(4)]
+    assert made.known is not None
+    assert made.known.clips == [clip(k).path for k in range(4)]
 
 
 def test_attributes_are_classes_too_and_one_class_is_refused(tmp_path: Any) -> None:
@@ -236,11 +240,11 @@ def test_attributes_are_classes_too_and_one_class_is_refused(tmp_path: Any) -> N
 
 def test_density_divides_by_the_distance_to_the_neighbours() -> None:
     known = normalize(torch.randn(1, 6, 5, generator=torch.Generator().manual_seed(0)), dim=2)
-    densities = _densities(known, 2)[0]
+    densities = local_distances(known, torch.arange(6)[:, None], 2, apart)[0]
     for k in range(6):
         distances = sorted(1 - float(known[0, k] @ known[0, j]) for j in range(6) if j != k)
         assert float(densities[k]) == pytest.approx(np.mean(distances[:2]), abs=1e-5)
-    assert _densities(known[:, :1], 3).tolist() == [[1.0]]
+    assert local_distances(known[:, :1], torch.zeros(1, 1, dtype=torch.int64), 3, apart).tolist() == [[1.0]]
 
 
 def test_density_may_be_asked_for_afterwards(fitted: Multires) -> None:

@@ -17,8 +17,17 @@ from auscult.detectors.bank_views import VIEWS, View
 from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.detectors.registry import register
 from auscult.errors import AuscultError
+from auscult.nn.domains import groups_of
 from auscult.nn.encoders import TokenMap
-from auscult.nn.memory import BandMemory, bands_of, learn_scale, learn_whitening, left_out, nearest
+from auscult.nn.memory import (
+    BandMemory,
+    bands_of,
+    learn_scale,
+    learn_whitening,
+    left_out,
+    nearest,
+    relative_distances,
+)
 from auscult.nn.tracing import number, softplus
 from auscult.parallel import map_in_order, torch_threads
 from auscult.store import Store, require_clips
@@ -39,7 +48,8 @@ class Bank(Detector):
     frames, how it spreads and how it changes. The bank keeps those of the healthy clips, whitened within each
     of 16 bands. A view's distance to the nearest clip overall, and to the nearest in each band, is measured by the
     distances that the bank's own clips have when they are left out; what exceeds them is brought together as a
-    root mean square, first over bands, then over views. No training loop; a few seconds' work.
+    root mean square, first over bands, then over views. No training loop; a few seconds' work. Where training clips are
+    of several domains, distances to those of each are measured by how far they are from one another.
 
     The anomaly map shares out each band's squared distance among the frames that caused it: the loudest
     frames for the view of these, those far from the median for the spread. 1 is usual.
@@ -101,9 +111,12 @@ class Bank(Detector):
         else:
             described = list(map_in_order(lambda clip: self.describe(self._token_map(clip).tokens), logmels.clips))
         # Sums in an order that does not depend on that of the clips: the same clips are the same detector.
-        described.sort(key=lambda clip: b"".join(clip[view.name].numpy().tobytes() for view in self.views))
+        keys = [b"".join(clip[view.name].numpy().tobytes() for view in self.views) for clip in described]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        domains = [logmels.clips[k].domain for k in order]
+        groups = groups_of(domains) if self.config.domains == "auto" else None
         with torch_threads(1):
-            self.learn({view.name: torch.stack([clip[view.name] for clip in described]) for view in self.views})
+            self.learn({v.name: torch.stack([described[k][v.name] for k in order]) for v in self.views}, groups)
         return TrainingLog()
 
     def describe(self, logmel: torch.Tensor) -> Statistics:
@@ -122,20 +135,30 @@ class Bank(Detector):
         exact = logmel.double()
         return {view.name: view.describe(exact).float().contiguous() for view in self.views}
 
-    def learn(self, statistics: Statistics) -> None:
-        """Make the bank from what `describe` says of healthy clips, each stacked to (n_clips, n_mels, size)."""
+    def learn(self, statistics: Statistics, groups: torch.Tensor | None = None) -> None:
+        """Make the bank from what `describe` says of healthy clips.
+
+        Parameters
+        ----------
+        statistics : dict of str to Tensor, each (n_clips, n_mels, size)
+        groups : Tensor of int64, shape (n_clips,), optional
+            Their domains, where there are several. A view's distance to a clip is measured by how far apart the clips
+            of its domain are, so that the nearest is that in the domain where a new clip is least strange.
+        """
         config, bands, weights = self.config, self._bands(), self._weights()
         together = config.whitening and self.tokens is None
+        how: dict[str, Any] = {"k": config.k, "folds": config.folds, "together": together}
         tensors: dict[str, torch.Tensor] = {}
         apart: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for name, values in statistics.items():
-            overall, by_band = apart[name] = left_out(
-                values, bands, weights, k=config.k, folds=config.folds, together=together
-            )
+            relative = None
+            if groups is not None:
+                within, _ = left_out(values, bands, weights, groups=groups, **how)
+                relative = tensors[f"{name}.relative"] = relative_distances(within, groups)
+            overall, by_band = apart[name] = left_out(values, bands, weights, relative=relative, **how)
             tensors[f"{name}.statistics"] = values
-            scaled = self.tokens is not None
             tensors[f"{name}.whitening"] = (
-                learn_scale(values, bands) if scaled else learn_whitening(values, bands, together)
+                learn_whitening(values, bands, together) if self.tokens is None else learn_scale(values, bands)
             )
             tensors[f"{name}.usual_overall"] = usual(overall)
             tensors[f"{name}.usual_by_band"] = usual(by_band)
@@ -307,7 +330,12 @@ class Bank(Detector):
         bands = self._bands()
         self.tensors = tensors
         self.memories = {
-            view.name: BandMemory(tensors[f"{view.name}.statistics"], tensors[f"{view.name}.whitening"], bands)
+            view.name: BandMemory(
+                tensors[f"{view.name}.statistics"],
+                tensors[f"{view.name}.whitening"],
+                bands,
+                tensors.get(f"{view.name}.relative"),
+            )
             for view in self.views
         }
 

@@ -35,6 +35,8 @@ class BankConfig(DetectorConfig):
         From views to the clip's score.
     folds : int
         In how many groups clips are left out.
+    domains : {"auto", "off"}
+        Whether the training clips' domains, where they have several, are judged each by its own usual distance.
     encoder : str, optional
         Path of an encoder file (`auscult convert-encoder`): its tokens are heard instead of log-mels, in the views
         content and events; `views` is then of no use.
@@ -60,6 +62,10 @@ class BankConfig(DetectorConfig):
     )
     fusion: Literal["rms", "mean", "max"] = Field(default="rms", description="from views to the score")
     folds: int = Field(default=20, ge=2, description="in how many groups the bank's clips are left out")
+    domains: Literal["auto", "off"] = Field(
+        default="auto",
+        description="judge each domain of the training clips by its own distances, where there are several",
+    )
     encoder: str | None = Field(
         default=None, description="an encoder file (`auscult convert-encoder`) to listen with; null for log-mels"
     )

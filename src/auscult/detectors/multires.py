@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
-from torch import nn
 from torch.nn.functional import normalize
 
 from auscult.corpus.clip import Clip
 from auscult.detectors.base import DetectorConfig, Needs, require_fitted
 from auscult.detectors.machines import MachineDetector
+from auscult.detectors.multires_judging import Known, chosen
+from auscult.detectors.multires_settings import MultiresConfig
 from auscult.detectors.multires_training import Crops, Learner, loss_of
 from auscult.detectors.registry import register
 from auscult.errors import AuscultError
 from auscult.nn.attribution import integrated_gradients
-from auscult.nn.multires import SAMPLE_RATE, WIDTH, WINDOWS, MultiResolution, crop_starts, kept_bins, repeated
+from auscult.nn.domains import Reference
+from auscult.nn.multires import (
+    MIDDLE,
+    SAMPLE_RATE,
+    WIDTH,
+    Embedders,
+    MultiResolution,
+    crop_starts,
+    middle_bins,
+    repeated,
+)
 from auscult.nn.subclusters import SubClusters
 from auscult.parallel import map_in_order
 from auscult.store import Store, require_clips
@@ -28,59 +38,9 @@ from auscult.training import Plan, Run, TrainingLog, train
 _HOP = 512
 """Of the middle spectrogram, and of the log-mel that maps are aligned with."""
 
-_MIDDLE = 2
-"""The middle spectrogram's place among the resolutions."""
-
 _MAP_STEPS = 8
 _CROPS_AT_ONCE = 8
 _FEWEST_FRAMES = 8
-
-
-class MultiresConfig(DetectorConfig):
-    """Settings of the multi-resolution embedding.
-
-    Attributes
-    ----------
-    seconds : float
-        Length that is heard at once: shorter clips are repeated, of longer ones several crops are judged.
-    labels : {"machine", "attributes"}
-        Whether a class is a machine, or a machine with its attributes where the manifest has any.
-    loss : {"scac", "adaproj"}
-        Sub-cluster AdaCos, or AdaProj.
-    centres : int
-        Of each class.
-    trainable : bool
-        Whether they move.
-    mixup : float
-        Probability that a clip is mixed with another, in a random proportion.
-    feature_exchange : bool
-        Whether half of the embeddings get another clip's branch, which is a class of its own (FeatEx).
-    density : int
-        A distance is divided by the mean distance of the known clip to so many of its own neighbours, which helps where
-        some conditions are scarce; 0 for none.
-    seeds : int
-        Networks, whose distances are averaged.
-    known_clips : int
-        Training clips of a machine type whose embeddings are kept.
-    epochs, batch_size, learning_rate, max_steps : training
-    """
-
-    seconds: PositiveFloat = Field(default=11.0, ge=1.0, description="seconds heard at once")
-    labels: Literal["machine", "attributes"] = Field(default="attributes", description="what makes a class")
-    loss: Literal["scac", "adaproj"] = Field(default="scac", description="sub-cluster AdaCos, or AdaProj")
-    centres: PositiveInt = Field(default=16, description="directions of each class")
-    trainable: bool = Field(default=True, description="whether the directions are learnt")
-    mixup: float = Field(default=0.5, ge=0, le=1, description="share of clips mixed with another")
-    feature_exchange: bool = Field(
-        default=False, description="exchange a branch between clips, as classes of their own"
-    )
-    density: int = Field(default=0, ge=0, description="neighbours by whose distance a distance is judged; 0: none")
-    seeds: PositiveInt = Field(default=1, description="networks that are averaged")
-    known_clips: PositiveInt = Field(default=2000, description="training clips of a type that are kept")
-    epochs: PositiveInt = Field(default=16, description="passes over the training clips")
-    batch_size: int = Field(default=64, ge=4, description="clips in a training step")
-    learning_rate: PositiveFloat = Field(default=1e-3, description="of AdamW")
-    max_steps: PositiveInt | None = Field(default=None, description="end after so many steps")
 
 
 @register
@@ -93,8 +53,10 @@ class Multires(MachineDetector):
     1e-3, batches of 64, 16 epochs, the last counts. No machine ID is needed to judge a clip.
 
     Score: cosine distance to the nearest training clip of the same machine type, averaged over crops and
-    networks. Map (ours): what each bin of the middle spectrogram adds to that distance, by integrated gradients from
-    the mean spectrum of the training clips, gathered into mel bands; where it adds something.
+    networks; where the training clips of that type are of several domains, the least over these, each in multiples of
+    how far its own clips are from one another. Map (ours): what each bin of the middle spectrogram adds to that
+    distance, by integrated gradients from the mean spectrum of the training clips, gathered into mel bands; where it
+    adds something.
 
     References
     ----------
@@ -111,7 +73,7 @@ class Multires(MachineDetector):
     paper = "after Fujimura et al., 2025, and Wilkinghoff, 2023–2025"
     why_no_export = "it hears the waveform, not the log-mel that an export begins its judgement with"
     needs = frozenset({Needs.NORMALS, Needs.MACHINE_IDS})
-    scorings: ClassVar[frozenset[str]] = frozenset({"density"})
+    scorings: ClassVar[frozenset[str]] = frozenset({"density", "density_form", "domains"})
     Config: ClassVar[type[DetectorConfig]] = MultiresConfig
     config: MultiresConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -122,10 +84,7 @@ class Multires(MachineDetector):
 
     def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__(config)
-        self.known: torch.Tensor | None = None
-        self.owners = torch.zeros(0, dtype=torch.int64)
-        self.types: list[str] = []
-        self.learnt: list[str] = []
+        self.known: Known | None = None
 
     @property
     def n_samples(self) -> int:
@@ -222,22 +181,10 @@ class Multires(MachineDetector):
 
     def _know(self, clips: Sequence[Clip], seed: int) -> None:
         """Keep embeddings of training clips, of no more of each machine type than are needed."""
-        rng = np.random.default_rng(seed)
-        kinds = np.array([clip.machine_type for clip in clips])
-        self.types = sorted(set(kinds.tolist()))
-        chosen = [
-            k
-            for kind in self.types
-            for k in sorted(rng.permutation(np.flatnonzero(kinds == kind))[: self.config.known_clips].tolist())
-        ]
+        some = chosen(clips, self.config.known_clips, seed)
         with torch.inference_mode():
-            embedded = list(map_in_order(lambda k: self._embed(clips[k]), chosen))
-        counts = torch.tensor([len(one) for one in embedded])
-        self.learnt = [clips[k].path for k in chosen]
-        self.known = torch.cat(embedded).clone()
-        numbers = torch.arange(len(chosen)).repeat_interleave(counts)
-        types = torch.tensor([self.types.index(str(kinds[k])) for k in chosen]).repeat_interleave(counts)
-        self.owners = torch.stack([types, numbers])
+            embedded = list(map_in_order(self._embed, some))
+        self.known = Known.of(some, embedded)
 
     def _usual(self, clips: Sequence[Clip]) -> torch.Tensor:
         """Mean magnitude of each bin of the middle spectrogram, (n_bins,)."""
@@ -245,65 +192,66 @@ class Multires(MachineDetector):
         assert isinstance(network, MultiResolution)
         some = clips[:: max(1, len(clips) // 50)]
         with torch.inference_mode():
-            levels = [network.resolve(self._crops(clip)[0])[_MIDDLE].mean(dim=(0, 2)) for clip in some]
+            levels = [network.resolve(self._crops(clip)[0])[MIDDLE].mean(dim=(0, 2)) for clip in some]
         return torch.stack(levels).mean(0).clone()
 
     # Judging ------------------------------------------------------------------------------------
 
     def score_of(self, clip: Clip, logmel: torch.Tensor) -> float:  # noqa: ARG002
         """Distance to the nearest known clip of the same machine type."""
-        return float(self._distances(self._embed(clip), self._own(clip)).double().mean())
+        return self._distance(clip, learnt=False)
 
     def score_learnt(self, clips: Sequence[Clip]) -> np.ndarray:
         """A training clip's own embeddings are left out."""
-        numbers = {path: number for number, path in enumerate(self.learnt)}
 
         def score(clip: Clip) -> float:
-            own = self._own(clip) & (self.owners[1] != numbers.get(clip.path, -1))
-            own = own if own.any() else self._own(clip)
             with torch.inference_mode():
-                return float(self._distances(self._embed(clip), own).double().mean())
+                return self._distance(clip, learnt=True)
 
         return np.fromiter(map_in_order(score, clips), np.float64, len(clips))
 
+    def _distance(self, clip: Clip, *, learnt: bool) -> float:
+        distances = self._known().nearest(clip, self._embed(clip), self.config, learnt=learnt)
+        return float(distances.double().mean())
+
     def map_of(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:
         """What each bin adds to the distance, shape (n_frames, n_mels)."""
-        networks, own = self._fitted(), self._own(clip)
+        networks, reference = self._fitted(), self._known().reference(clip.machine_type, self.config)
         with torch.inference_mode(False):
             waves, starts = self._crops(clip)
         total = torch.zeros_like(logmel)
         count = torch.zeros(len(logmel), 1)
         for wave, start in zip(waves, starts, strict=True):
-            shares = torch.stack([self._shares(k, wave[None], own) for k in range(len(networks.networks))]).mean(0)
+            shares = torch.stack([self._shares(k, wave[None], reference) for k in range(len(networks.networks))]).mean(
+                0
+            )
             frames = (start // _HOP + torch.arange(len(shares))) % len(logmel)
             total.index_add_(0, frames, shares)
             count.index_add_(0, frames, torch.ones(len(shares), 1))
         return (total / count.clamp(min=1)).clamp(min=0)
 
-    def _shares(self, number: int, wave: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    def _shares(self, number: int, wave: torch.Tensor, reference: Reference) -> torch.Tensor:
         """Share of each mel band and frame of a crop in one network's distance, (n_frames, n_mels)."""
         networks = self._fitted()
         network = networks.networks[number]
         assert isinstance(network, MultiResolution)
-        assert self.known is not None
         with torch.inference_mode(False):
             resolutions = [one.clone() for one in network.resolve(wave)]
-            known = self.known[own][:, number].clone()
+            known = reference[number]
             usual = networks.usual.clone()[None, :, None]
 
         def distance(middle: torch.Tensor) -> torch.Tensor:
             heard = [one.expand(len(middle), *one.shape[1:]) for one in resolutions]
-            heard[_MIDDLE] = middle
-            return (1 - normalize(network.embed(heard), dim=1) @ known.T).amin(dim=1)
+            heard[MIDDLE] = middle
+            return known.nearest(normalize(network.embed(heard), dim=1), lambda some, others: 1 - some @ others.T)
 
-        shares = integrated_gradients(distance, resolutions[_MIDDLE], usual, _MAP_STEPS)[0]
+        shares = integrated_gradients(distance, resolutions[MIDDLE], usual, _MAP_STEPS)[0]
         return shares.T @ self._bands
 
     @property
     def _bands(self) -> torch.Tensor:
         """How each bin of the middle spectrogram is shared out among mel bands, (n_bins, n_mels)."""
-        bins = kept_bins(WINDOWS[_MIDDLE - 1][0])
-        matrix = torch.from_numpy(np.asarray(self.front_end.mel_matrix(), dtype=np.float32))[:, bins.start : bins.stop]
+        matrix = torch.from_numpy(np.asarray(self.front_end.mel_matrix(), dtype=np.float32))[:, middle_bins()]
         return (matrix / matrix.sum(dim=0).clamp(min=1e-12)).T
 
     def score_logmel(self, logmel: torch.Tensor) -> float:  # noqa: ARG002
@@ -314,21 +262,10 @@ class Multires(MachineDetector):
         """Refuse: there is no map without the waveform."""
         raise AuscultError("multires hears the waveform, not the log-mel", "ask for the map of the clip")
 
-    def _own(self, clip: Clip) -> torch.Tensor:
-        """Which known embeddings a clip is compared with: of its machine type, or all where that is unknown."""
+    def _known(self) -> Known:
         require_fitted(self.known, self.name)
-        if clip.machine_type not in self.types:
-            return torch.ones(self.owners.shape[1], dtype=torch.bool)
-        return self.owners[0] == self.types.index(clip.machine_type)
-
-    def _distances(self, embedded: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Distance of crops, (n_crops, n_networks), from their directions, (n_crops, n_networks, width)."""
         assert self.known is not None
-        known = self.known[own].transpose(0, 1)
-        distances = apart(embedded.transpose(0, 1), known)
-        if self.config.density:
-            distances = distances / _densities(known, self.config.density)[:, None]
-        return distances.amin(dim=2).T
+        return self.known
 
     def _embed(self, clip: Clip) -> torch.Tensor:
         """Directions of a clip's crops, (n_crops, n_networks, width)."""
@@ -355,56 +292,14 @@ class Multires(MachineDetector):
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The networks, and the embeddings known."""
         tensors, facts = super().state()
-        require_fitted(self.known, self.name)
-        assert self.known is not None
-        known = {"known.embeddings": self.known, "known.owners": self.owners}
-        return tensors | known, facts | {"types": self.types, "learnt": self.learnt}
+        known = self._known()
+        return tensors | known.tensors(), facts | known.facts()
 
     def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Take over what `state` gave; see `NetworkDetector.restore`."""
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith("known.")}
         super().restore(own, facts)
         try:
-            self.known, self.owners = tensors["known.embeddings"], tensors["known.owners"]
-            self.types, self.learnt = [str(kind) for kind in facts["types"]], [str(path) for path in facts["learnt"]]
-        except (KeyError, TypeError) as error:
+            self.known = Known.restored(tensors, facts)
+        except (KeyError, TypeError, ValueError) as error:
             raise AuscultError(f"the model's tensors do not fit {self.name}", "fit it again") from error
-
-
-class Embedders(nn.Module):
-    """Networks of different seeds, and what the middle spectrogram usually is.
-
-    Parameters
-    ----------
-    count, n_samples : int
-    """
-
-    usual: torch.Tensor
-
-    def __init__(self, count: int, n_samples: int) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(MultiResolution(n_samples) for _ in range(count))
-        self.register_buffer("usual", torch.zeros(len(kept_bins(WINDOWS[_MIDDLE - 1][0]))))
-
-    def forward(self, waves: torch.Tensor) -> torch.Tensor:
-        """Directions of waveforms, (batch, n_samples): (batch, count, width)."""
-        return torch.stack([normalize(network(waves), dim=1) for network in self.networks], dim=1)
-
-
-def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """One minus the cosine between directions, (…, n, width) and (…, m, width): (…, n, m).
-
-    By their differences: a product of nearly equal directions is 1 in 32 bits, whatever their angle.
-    """
-    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
-
-
-def _densities(known: torch.Tensor, neighbours: int) -> torch.Tensor:
-    """Mean distance of each known direction to its nearest others, (n_networks, n_known), never nearly 0."""
-    distances = apart(known, known)
-    distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-    nearest = min(neighbours, known.shape[1] - 1)
-    if nearest < 1:
-        return torch.ones(known.shape[:2])
-    means = distances.topk(nearest, dim=2, largest=False).values.mean(dim=2)
-    return means.clamp(min=1e-3 * float(means.mean()) + 1e-9)

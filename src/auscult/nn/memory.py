@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import torch
 
+from auscult.nn.domains import usual_by_group
+
 _PRIOR_CLIPS = 10
 """A statistic's spread over few clips is uncertain: it is averaged with that of the other bands, which count for as
 much as so many clips. Ours."""
@@ -49,10 +51,18 @@ class BandMemory:
     whitening : Tensor of float32, shape (n_bands, size, size) or (n_bands, size)
         From `learn_whitening`, or from `learn_scale`; size is width * n_statistics.
     bands : Tensor of int64, shape (n_bands, width)
+    relative : Tensor, shape (n_clips,), optional
+        From `relative_distances`: what distances to each clip are divided by.
     """
 
-    def __init__(self, statistics: torch.Tensor, whitening: torch.Tensor, bands: torch.Tensor) -> None:
-        self.statistics, self.whitening, self.bands = statistics, whitening, bands
+    def __init__(
+        self,
+        statistics: torch.Tensor,
+        whitening: torch.Tensor,
+        bands: torch.Tensor,
+        relative: torch.Tensor | None = None,
+    ) -> None:
+        self.statistics, self.whitening, self.bands, self.relative = statistics, whitening, bands, relative
         self.centre = statistics.double().mean(0)
         self.bank = self.whiten(statistics).contiguous()
 
@@ -67,7 +77,8 @@ class BandMemory:
         ----------
         statistics : Tensor, shape (n_mels, n_statistics)
         """
-        return self.whiten(statistics[None]) - self.bank
+        differences = self.whiten(statistics[None]) - self.bank
+        return differences if self.relative is None else differences / self.relative[:, None, None]
 
     def distances(self, statistics: torch.Tensor) -> torch.Tensor:
         """Root mean square of `differences` in each band, shape (n_clips, n_bands)."""
@@ -136,13 +147,22 @@ def learn_scale(statistics: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
 
 
 def left_out(
-    statistics: torch.Tensor, bands: torch.Tensor, weights: torch.Tensor, *, k: int, folds: int, together: bool = True
+    statistics: torch.Tensor,
+    bands: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    k: int,
+    folds: int,
+    together: bool = True,
+    groups: torch.Tensor | None = None,
+    relative: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What `nearest` says of each clip of a memory that was made without it.
 
     The whitening is learnt without it, too: with few clips it would otherwise know them by heart, and find them
     nearer to one another than any new clip is to them. The clips are left out in groups, every `folds`th clip at
-    once, or one by one if there are no more than that.
+    once, or one by one if there are no more than that. Neighbours are of the same of `groups`, (n_clips,), where these
+    are given (infinitely far where there are not k), and distances to them are divided by `relative`, (n_clips,).
 
     Returns
     -------
@@ -164,8 +184,29 @@ def left_out(
         others, mine = (_whiten(exact[which], whitening.double(), bands) for which in (kept, ~kept))
         between = [torch.cdist(mine[:, band], others[:, band]) for band in range(len(bands))]
         distances = torch.stack(between, 2) / mine.shape[2] ** 0.5
+        if groups is not None:
+            distances[groups[~kept, None] != groups[kept]] = torch.inf
+        if relative is not None:
+            distances = distances / relative[kept, None]
         overall[~kept], by_band[~kept] = nearest(distances, weights.double(), k)
     return overall, by_band
+
+
+def relative_distances(overall: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """How far apart the clips of each clip's group usually are, in multiples of what they are in the largest group.
+
+    Parameters
+    ----------
+    overall : Tensor, shape (n_clips,)
+        From `left_out` with these groups.
+    groups : Tensor of int64, shape (n_clips,)
+
+    Returns
+    -------
+    Tensor of float32, shape (n_clips,)
+    """
+    usual = usual_by_group(overall, torch.arange(len(groups))[:, None].expand(-1, 2), groups)
+    return (usual / usual[groups.bincount().argmax()])[groups].float()
 
 
 def neighbour_pairs(statistics: torch.Tensor) -> torch.Tensor:

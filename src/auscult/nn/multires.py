@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.functional import relu
+from torch.nn.functional import normalize, relu
 
 SAMPLE_RATE = 16_000
 
 WINDOWS = ((256, 128), (1024, 512), (4096, 2048))
 """Samples in a spectrogram's window, and between the starts of two."""
+
+MIDDLE = 2
+"""The middle spectrogram's place among the resolutions."""
 
 WIDTH = 128
 """Of a branch's embedding."""
@@ -61,10 +64,36 @@ class MultiResolution(nn.Module):
         return torch.cat(parts, dim=1)
 
 
+class Embedders(nn.Module):
+    """Networks of different seeds, and what the middle spectrogram usually is.
+
+    Parameters
+    ----------
+    count, n_samples : int
+    """
+
+    usual: torch.Tensor
+
+    def __init__(self, count: int, n_samples: int) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(MultiResolution(n_samples) for _ in range(count))
+        self.register_buffer("usual", torch.zeros(middle_bins().stop - middle_bins().start))
+
+    def forward(self, waves: torch.Tensor) -> torch.Tensor:
+        """Directions of waveforms, (batch, n_samples): (batch, count, width)."""
+        return torch.stack([normalize(network(waves), dim=1) for network in self.networks], dim=1)
+
+
 def kept_bins(n_fft: int) -> range:
     """Bins of a spectrogram from 200 to 8000 Hz."""
     spacing = SAMPLE_RATE / n_fft
     return range(-int(-_LOWEST_HZ // spacing), int(_HIGHEST_HZ // spacing) + 1)
+
+
+def middle_bins() -> slice:
+    """Bins of the middle spectrogram, among those of its transform."""
+    bins = kept_bins(WINDOWS[MIDDLE - 1][0])
+    return slice(bins.start, bins.stop)
 
 
 def spectrogram(waves: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
