@@ -128,3 +128,22 @@ def test_explain_with_a_mask_of_ones_own(auscult: Run, plant: Path, model: Path)
     done = auscult("explain", model, clip, "--mask", "bands:60-200", "-o", picture)
     assert done.code == 2
     assert "there are 128" in done.err
+
+
+def test_explain_another_way_to_score(auscult: Run, plant: Path, model: Path) -> None:
+    clip = next((plant / "valve" / "test").glob("anomaly_id_00*"))
+    picture = plant / "boot.png"
+    done = auscult("explain", model, clip, "--set", "masking=boot", "-o", picture)
+    assert done.code == 0, done.err
+    assert picture.stat().st_size > 10_000
+    done = auscult("explain", model, clip, "--set", "width=4", "-o", picture)
+    assert done.code == 2
+    assert "what anp learns depends on width" in done.err
+
+
+def test_an_exported_model_has_no_map(auscult: Run, plant: Path) -> None:
+    exported = plant / "valve.onnx"
+    exported.write_bytes(b"")
+    done = auscult("explain", exported, next((plant / "valve" / "test").glob("*.wav")), "-o", plant / "x.png")
+    assert done.code == 2
+    assert done.err.count("\n") == 1

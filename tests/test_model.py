@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import auscult
 from auscult import modelfile
+from auscult.corpus import Clip
 from auscult.errors import AuscultError
 from auscult.fitting import is_done, training_clips
 from conftest import machine_sound, write_wav
@@ -219,3 +220,20 @@ def test_a_training_that_a_budget_ended_is_done_until_there_is_more_time(tiny_pl
     assert is_done(file, tiny_plant, "ae", budget=0.5, **how)
     assert not is_done(file, tiny_plant, "ae", budget=60.0, **how)
     assert not is_done(file, tiny_plant, "ae", **how)
+
+
+# Models of earlier versions -------------------------------------------------------------------------------
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.mark.parametrize("name", ["knn", "bank", "anp"])
+def test_models_of_the_first_version_still_load_and_judge_alike(name: str) -> None:
+    """Written once (tests/fixtures) and never again: a change that makes them fail breaks users' files."""
+    known = json.loads((FIXTURES / "scores.json").read_text(encoding="utf-8"))[name]
+    model = auscult.load(FIXTURES / f"{name}-0.1.auscult")
+    clips = [
+        Clip(f"new {k}", samples=machine_sound(100 + k, seconds=2.0).astype(np.float32), rate=16_000) for k in range(3)
+    ]
+    assert model.calibration.threshold == pytest.approx(known["threshold"])
+    assert model.score(clips) == pytest.approx(known["scores"], rel=1e-4)

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 _FINDINGS = 3
 """Lines that `explain` says of what is strange."""
 
+Rescoring = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Score another way, nothing learnt anew: masking=boot."),
+]
+
 
 @app.command(epilog="Example: [bold]auscult score pump.auscult recordings -o scores.csv[/]")
 def score(
@@ -42,10 +47,7 @@ def score(
     split: Annotated[str | None, typer.Option(help="test, train or all. Default: test where splits are known.")] = None,
     machine_type: MachineType = None,
     machine_id: MachineID = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Score another way, nothing learnt anew: masking=boot."),
-    ] = None,
+    settings: Rescoring = None,
     reconstruction_error: Annotated[
         bool, typer.Option("--reconstruction-error", help="Also tell how well the levels were predicted.")
     ] = False,
@@ -148,6 +150,7 @@ def explain(
             "box:10-200x20-30, joined by commas."
         ),
     ] = "",
+    settings: Rescoring = None,
 ) -> None:
     """Draw where a clip sounds wrong: waveform, log-mel, anomaly map, score, decision."""
     target = output or Path(f"{clip.stem}.png")
@@ -155,9 +158,13 @@ def explain(
     from auscult.corpus import open_data
     from auscult.evaluation import explanation, pictures
     from auscult.evaluation.words import describe
-    from auscult.model import load
+    from auscult.model import Model
+    from auscult.scoring import open_model
 
-    shown = explanation.explain(load(model), open_data(clip).clips()[0], mask)
+    fitted = open_model(model, parse_settings(settings))
+    if not isinstance(fitted, Model):
+        raise AuscultError(f"{model}: an exported model has no map", "explain with the model that it was made of")
+    shown = explanation.explain(fitted, open_data(clip).clips()[0], mask)
     pictures.save(pictures.draw(shown), target)
     print(describe(shown.region, shown.relative))
     for finding in shown.findings[:_FINDINGS]:
