@@ -12,6 +12,7 @@ from sklearn.covariance import ledoit_wolf
 
 from auscult.corpus import Clip
 from auscult.detectors.bank import Bank
+from auscult.detectors.bank_parts import drawn
 from auscult.detectors.bank_settings import BankConfig
 from auscult.detectors.bank_views import VIEWS, rank_weights
 from auscult.detectors.registry import create
@@ -420,3 +421,30 @@ def test_the_map_of_a_clip_learnt_from_is_that_beside_the_others(tmp_path: Path)
     own, left_out = whole.anomaly_map(clips[3]).mean(), without.anomaly_map(clips[3]).mean()
     assert own > 0.2
     assert 0.3 < own / left_out < 3
+
+
+# Many clips ---------------------------------------------------------------------------------------------
+
+
+def test_of_many_clips_some_are_kept_and_small_groups_whole() -> None:
+    assert drawn(5, 10, seed=0) == [0, 1, 2, 3, 4]
+    some = drawn(100, 10, seed=0)
+    assert len(some) == len(set(some)) == 10
+    assert some == sorted(some) == drawn(100, 10, seed=0) != drawn(100, 10, seed=1)
+    groups = torch.tensor([0] * 95 + [1] * 5)
+    some = drawn(100, 30, seed=0, groups=groups)
+    assert len(some) == 30
+    assert set(range(95, 100)) <= set(some)
+    # Brute force: in turns, as long as a group has any left.
+    halves = torch.arange(100) % 2
+    assert halves[drawn(100, 30, seed=0, groups=halves)].sum() == 15
+
+
+def test_a_bank_of_drawn_clips_is_the_bank_of_those_alone(tmp_path: Path) -> None:
+    clips = healthy(12)
+    capped, whole = (create("bank", "quick", {"most_clips": most}) for most in (5, 12))
+    capped.fit(clips, store=Store(tmp_path), seed=3)
+    assert len(capped.state()[0]["level.statistics"]) == 5
+    kept = [clip for clip in clips if not np.isclose(capped.score_learnt([clip]), capped.score([clip]))]
+    whole.fit(kept, store=Store(tmp_path), seed=3)
+    assert np.array_equal(whole.score(healthy(15)[12:]), capped.score(healthy(15)[12:]))

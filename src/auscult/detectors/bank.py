@@ -10,7 +10,7 @@ import torch
 
 from auscult.corpus.clip import Clip
 from auscult.detectors.bank_findings import Finding, Usual, blame_bins, finding
-from auscult.detectors.bank_parts import is_bank, usual
+from auscult.detectors.bank_parts import drawn, is_bank, usual
 from auscult.detectors.bank_settings import BankConfig
 from auscult.detectors.bank_tokens import TOKEN_VIEWS, Tokens
 from auscult.detectors.bank_views import VIEWS, View
@@ -97,13 +97,13 @@ class Bank(Detector):
         outliers: Sequence[Clip] | None = None,  # noqa: ARG002
         store: Store,
         budget: float | None = None,  # noqa: ARG002
-        seed: int = 0,  # noqa: ARG002
+        seed: int = 0,
         run: Run | None = None,  # noqa: ARG002
     ) -> TrainingLog:
-        """Keep the statistics of the training clips; see `Detector.fit`."""
+        """Keep the statistics of the training clips, or of so many drawn from them; see `Detector.fit`."""
         if self.tokens is not None:
             self.tokens.choose()
-            self._require_bands(len(self.tokens.band_edges), "the encoder")
+            self._require_bands(self.tokens.n_bands, "the encoder")
         logmels = store.collect(train, self.front_end)
         require_clips(logmels)
         if self.tokens is None:
@@ -115,8 +115,12 @@ class Bank(Detector):
         order = sorted(range(len(keys)), key=keys.__getitem__)
         domains = [logmels.clips[k].domain for k in order]
         groups = groups_of(domains) if self.config.domains == "auto" else None
+        kept = drawn(len(order), self.config.most_clips, seed, groups)
         with torch_threads(1):
-            self.learn({v.name: torch.stack([described[k][v.name] for k in order]) for v in self.views}, groups)
+            self.learn(
+                {v.name: torch.stack([described[order[k]][v.name] for k in kept]) for v in self.views},
+                None if groups is None else groups[kept],
+            )
         return TrainingLog()
 
     def describe(self, logmel: torch.Tensor) -> Statistics:
@@ -298,8 +302,13 @@ class Bank(Detector):
         centres = self.front_end.band_centres()
         return np.stack([centres, centres], 1) if self.tokens is None else self.tokens.band_edges
 
+    @property
+    def _n_rows(self) -> int:
+        """Mel bands, or bands of tokens."""
+        return self.front_end.n_mels if self.tokens is None else self.tokens.n_bands
+
     def _bands(self) -> torch.Tensor:
-        return bands_of(len(self._band_edges()), self.config.bands)
+        return bands_of(self._n_rows, self.config.bands)
 
     def _require_bands(self, there: int, where: str) -> None:
         if self.config.band_weights is not None and self.config.bands > there:
@@ -310,7 +319,7 @@ class Bank(Detector):
 
     def _weights(self) -> torch.Tensor:
         """Of the bands, shape (n_bands,), sum 1."""
-        n_bands = len(self._bands())
+        n_bands = min(self._n_rows, self.config.bands)
         weights = torch.tensor(self.config.band_weights or (1.0,) * n_bands, dtype=torch.float64)
         return weights / weights.sum()
 
@@ -362,6 +371,6 @@ class Bank(Detector):
             per_row = view.size if self.tokens is None else self.tokens.width
             size = bands.shape[1] * per_row
             whitening = (len(bands), size, size) if self.tokens is None else (len(bands), size)
-            if not is_bank(tensors, view.name, (len(self._band_edges()), per_row), whitening):
+            if not is_bank(tensors, view.name, (self._n_rows, per_row), whitening):
                 raise unfit
         self._take(dict(tensors))

@@ -1,15 +1,41 @@
-"""The tensors of a bank: what distances are usual, and whether some are a bank's at all."""
+"""The clips and tensors of a bank: which clips it keeps, what distances are usual, whether tensors are a bank's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 _PRIOR_CLIPS = 10
 _PRIOR_VARIATION = 0.15
 """How much a few clips' distances scatter says little: it is averaged with a share of their mean (as that of a
 distance in two dozen dimensions), which counts for as much as so many clips. Ours."""
+
+
+def drawn(n_clips: int, most: int, seed: int, groups: torch.Tensor | None = None) -> list[int]:
+    """Draw clips that are kept, all if there are no more than `most`.
+
+    At random, and not by how much of the healthy range they cover: those would lie further from one another than
+    new healthy clips do from them, and what is usual be overestimated. Of groups each is drawn equally often,
+    so that small ones are kept whole.
+
+    Parameters
+    ----------
+    n_clips, most, seed : int
+    groups : Tensor of int64, shape (n_clips,), optional
+
+    Returns
+    -------
+    list of int
+        Numbers of clips, rising.
+    """
+    shuffled = np.random.default_rng(seed).permutation(n_clips)
+    if groups is not None:
+        own = groups.numpy()[shuffled]
+        turn = np.array([np.count_nonzero(own[:k] == group) for k, group in enumerate(own)])
+        shuffled = shuffled[turn.argsort(kind="stable")]
+    return sorted(shuffled[:most].tolist())
 
 
 def usual(distances: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,8 @@ class BankConfig(DetectorConfig):
         From views to the clip's score.
     folds : int
         In how many groups clips are left out.
+    most_clips : int
+        Clips that are kept at most, drawn at random.
     domains : {"auto", "off"}
         Whether the training clips' domains, where they have several, are judged each by its own usual distance.
     encoder : str, optional
@@ -62,6 +64,7 @@ class BankConfig(DetectorConfig):
     )
     fusion: Literal["rms", "mean", "max"] = Field(default="rms", description="from views to the score")
     folds: int = Field(default=20, ge=2, description="in how many groups the bank's clips are left out")
+    most_clips: PositiveInt = Field(default=1000, description="clips that are kept at most, drawn at random")
     domains: Literal["auto", "off"] = Field(
         default="auto",
         description="judge each domain of the training clips by its own distances, where there are several",

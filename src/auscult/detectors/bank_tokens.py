@@ -101,6 +101,11 @@ class Tokens:
         return int(self.facts["width"])
 
     @property
+    def n_bands(self) -> int:
+        """Bands of tokens."""
+        return len(self.facts["band_edges"])
+
+    @property
     def band_edges(self) -> np.ndarray:
         """Lowest and highest frequency of each band in Hz, shape (n_bands, 2)."""
         return np.array(self.facts["band_edges"], dtype=np.float64)

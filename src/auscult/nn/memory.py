@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from auscult.nn.domains import usual_by_group
+from auscult.nn.tracing import is_traced
 
 _PRIOR_CLIPS = 10
 """A statistic's spread over few clips is uncertain: it is averaged with that of the other bands, which count for as
@@ -64,7 +65,8 @@ class BandMemory:
     ) -> None:
         self.statistics, self.whitening, self.bands, self.relative = statistics, whitening, bands, relative
         self.centre = statistics.double().mean(0)
-        self.bank = self.whiten(statistics).contiguous()
+        # A band's rows lie side by side in memory, as distances are taken.
+        self.bank = self.whiten(statistics).transpose(0, 1).contiguous().transpose(0, 1)
 
     def whiten(self, statistics: torch.Tensor) -> torch.Tensor:
         """Whitened coordinates of clips, shape (n_clips, n_bands, size), float32."""
@@ -82,7 +84,13 @@ class BandMemory:
 
     def distances(self, statistics: torch.Tensor) -> torch.Tensor:
         """Root mean square of `differences` in each band, shape (n_clips, n_bands)."""
-        return self.differences(statistics).square().mean(2).sqrt()
+        if is_traced():
+            return self.differences(statistics).square().mean(2).sqrt()
+        own = self.whiten(statistics[None]).transpose(0, 1).contiguous()
+        # One pass over the memory; not by a product of matrices, which loses the digits of small distances.
+        apart = torch.cdist(self.bank.transpose(0, 1), own, compute_mode="donot_use_mm_for_euclid_dist")
+        distances: torch.Tensor = apart[..., 0].T / self.bank.shape[2] ** 0.5
+        return distances if self.relative is None else distances / self.relative[:, None]
 
 
 def nearest(distances: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
