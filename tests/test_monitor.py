@@ -271,7 +271,7 @@ def test_raw_samples_through_a_pipe_until_ctrl_c(folder: Path, tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert b"1 alarms" in err
+    assert b"1 alarm," in err
 
 
 # Killed ---------------------------------------------------------------------------------------------------
