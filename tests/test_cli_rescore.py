@@ -142,8 +142,13 @@ def test_explain_another_way_to_score(auscult: Run, plant: Path, model: Path) ->
 
 
 def test_an_exported_model_has_no_map(auscult: Run, plant: Path) -> None:
-    exported = plant / "valve.onnx"
-    exported.write_bytes(b"")
-    done = auscult("explain", exported, next((plant / "valve" / "test").glob("*.wav")), "-o", plant / "x.png")
+    clip = next((plant / "valve" / "test").glob("*.wav"))
+    fitted, exported = plant / "knn.auscult", plant / "knn.onnx"
+    assert auscult("fit", plant / "valve", "-d", "knn", "-o", fitted).code == 0
+    done = auscult("export", fitted, "-o", exported, "--check", clip)
+    assert done.code == 0, done.err
+    done = auscult("explain", exported, clip, "-o", plant / "x.png")
     assert done.code == 2
+    assert "an exported model has no map" in done.err
     assert done.err.count("\n") == 1
+    assert not (plant / "x.png").exists()
