@@ -3,7 +3,7 @@
 python benchmarks/bank_size.py
 
 Time: one thread's own, ten-second clips made of noise, described once and then varied; a clip judged from its log-mel.
-AUC: synthetic machines, 200 clips of each of two machines to learn from, 20 + 20 of each to judge, one model a type,
+AUC: synthetic machines, 500 clips of each of two machines to learn from, 20 + 20 of each to judge, one model a type,
 default severity; banks of fewer clips are drawn thrice.
 """
 
@@ -28,9 +28,9 @@ from auscult.evaluation.metrics import figures
 from auscult.store import Store
 
 SEED = 21
-SIZES = (1000, 2000)
-KEPT = (400, 200, 100, 50, 25)
-COUNTS = {("train", "normal"): 200, ("test", "normal"): 20, ("test", "anomaly"): 20}
+SIZES = (500, 1000, 2000)
+KEPT = (1000, 500, 250, 100, 50, 25)
+COUNTS = {("train", "normal"): 500, ("test", "normal"): 20, ("test", "anomaly"): 20}
 
 
 def timed() -> None:

@@ -17,7 +17,7 @@ from auscult import fitting, load
 from auscult.corpus import Clip
 from auscult.detectors.auddsr import AudDSR, _Examples
 from auscult.detectors.auddsr_annot import AudDSRAnnot
-from auscult.detectors.images import Images
+from auscult.detectors.images import Images, laid, put_together
 from auscult.detectors.registry import create
 from auscult.detectors.vqvae import VQVAE
 from auscult.errors import AuscultError
@@ -86,7 +86,8 @@ def test_the_papers_settings() -> None:
 def test_shapes(shape: tuple[int, int]) -> None:
     network = untrained().eval()
     with torch.no_grad():
-        assert network.anomaly(torch.randn(1, shape[1], shape[0])).shape == (1, shape[1], shape[0])
+        found, unsaid = network.maps(torch.randn(1, shape[1], shape[0]))
+        assert found.shape == unsaid.shape == (1, shape[1], shape[0])
 
 
 # Simulated anomalies ------------------------------------------------------------------------------------
@@ -451,7 +452,7 @@ def test_the_score_is_the_mean_of_the_map_and_that_the_probability(tmp_path: Pat
     assert isinstance(network, DualDecoder)
     assert len(logmel) == 47
     with torch.no_grad():
-        one, two = (network.anomaly(logmel[None, first : first + 32])[0] for first in (0, 15))
+        one, two = (network.maps(logmel[None, first : first + 32])[0][0] for first in (0, 15))
         expected = torch.cat([one[:15], (one[15:] + two[:17]) / 2, two[17:]])
         found = detector.map_logmel(logmel)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
@@ -497,31 +498,43 @@ def test_one_model_for_a_type_takes_other_types_as_outliers_if_asked() -> None:
 def test_scored_by_excess_what_healthy_maps_do_not_have_counts(tmp_path: Path) -> None:
     detector = small(score_by="excess")
     detector.fit(humming(4), store=Store(tmp_path))
-    usual, logmel = detector.usual, detector.logmel(humming(1)[0])
+    usual, logmel, network = detector.usual, detector.logmel(humming(1)[0]), detector.network
     assert usual is not None
+    assert isinstance(network, DualDecoder)
+    images, starts = laid(logmel, detector.frames)
     with torch.inference_mode():
-        found = detector.map_logmel(logmel)
-        assert detector.score_logmel(logmel) == usual.excess(found)
+        # Both maps by themselves: the module's, and what the first stage makes of the clip against the clip.
+        probabilities, _ = network.maps(images)
+        made_again = network.general.decode(*network.general.codes(network.general.standardised(images)))
+        errors = (made_again[:, 0].transpose(1, 2) - network.general.levels(images)) ** 2
+        maps = torch.stack([put_together(some, starts, len(logmel)) for some in (probabilities, errors)])
+        assert detector.score_logmel(logmel) == pytest.approx(usual.excess(maps))
+        shown = detector.map_logmel(logmel)
     # By hand: what is above the usual, in usual deviations, band by band.
-    exact = found.double().numpy()
-    logs = np.log(np.stack([exact.mean(0), exact.std(0)]) + 1e-3)
+    exact = maps.double().numpy()
+    logs = np.log(np.stack([exact.mean(1), exact.std(1)], 1) + 1e-3)
     above = np.logaddexp(0, (logs - usual.mean.numpy()) / usual.std.numpy())
-    assert usual.excess(found) == pytest.approx(np.sqrt((above**2).mean()))
-    peak, hiss = found.clone(), found.clone()
-    peak[3, :8] += 0.5
-    hiss[:, :8] += 0.5
-    assert usual.excess(peak) > usual.excess(found) + 0.1
-    assert usual.excess(hiss) > usual.excess(found) + 0.1
+    assert usual.excess(maps) == pytest.approx(np.sqrt((above**2).mean()))
+    level, deviation = np.exp(usual.mean.numpy()).transpose(1, 0, 2)[:, :, None]
+    bins = np.logaddexp(0, (exact - level) / deviation)
+    np.testing.assert_allclose(shown.numpy(), np.sqrt((bins**2).mean(0)), rtol=1e-5)
+    for which, loud in ((0, 1.0), (1, 50.0)):
+        peak, hiss = maps.clone(), maps.clone()
+        peak[which, 3, :8] += loud
+        hiss[which, :, :8] += loud
+        assert usual.excess(peak) > usual.excess(maps) + 0.05
+        assert usual.excess(hiss) > usual.excess(maps) + 0.05
+        assert usual.relative(peak)[3, :8].min() > usual.relative(maps)[3, :8].max()
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(2, 40), st.integers(0, 2**32 - 1))
 def test_usual_map_does_not_depend_on_the_order_of_clips(n_clips: int, n_frames: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    maps = [torch.from_numpy(rng.random((n_frames, 8))) for _ in range(n_clips)]
+    maps = [torch.from_numpy(rng.random((2, n_frames, 8))) for _ in range(n_clips)]
     one, other = UsualMap.of(maps), UsualMap.of(maps[::-1])
     again = UsualMap.from_tensors(one.tensors())
-    for clip in [*maps, torch.full((5, 8), 0.3)]:
+    for clip in [*maps, torch.full((2, 5, 8), 0.3)]:
         assert np.isfinite(one.excess(clip))
         assert other.excess(clip) == pytest.approx(one.excess(clip))
         assert again.excess(clip) == one.excess(clip)

@@ -50,7 +50,7 @@ def simulate(network: DualDecoder, logmel: torch.Tensor, length: int, seed: int)
             images, masks, Corruption(everywhere, everywhere, strong, strong)
         )
         after = network.general.decode(corrupted1, corrupted2)
-        logits, healed = network.judge(corrupted1, corrupted2)
+        logits, healed, _ = network.judge(corrupted1, corrupted2)
     found = logits.softmax(1)[:, 1]
     parts = {"before": before[:, 0], "after": after[:, 0], "healed": healed[:, 0], "truth": truth, "found": found}
     return [{name: part[k].numpy() for name, part in parts.items()} for k in range(SIMULATED)]

@@ -60,8 +60,9 @@ class AudDSRConfig(DetectorConfig):
     reconstruction : float
         Weight of the object decoder's squared error beside the focal loss.
     score_by : {"mean", "excess"}
-        The mean of the map; or, ours, how far its level and its changes over time in each band exceed those that the
-        maps of training clips have.
+        The mean of the module's map; or, ours, what the clip has more of than training clips: in that map, and in
+        the squared error of what the first stage's codes say of it. In each band the map's level and its changes over
+        time count.
     max_steps, batch_size, learning_rate : training
     """
 
@@ -74,7 +75,7 @@ class AudDSRConfig(DetectorConfig):
     least_strength: float = Field(default=0.2, gt=0, le=1, description="least share of the codes drawn from")
     reconstruction: PositiveFloat = Field(default=10.0, description="weight of the object decoder's squared error")
     score_by: Literal["mean", "excess"] = Field(
-        default="mean", description="mean of the map, or what it exceeds healthy clips' maps by, band by band"
+        default="mean", description="mean of the map, or what it and the codes' error exceed healthy clips' by"
     )
     max_steps: PositiveInt = Field(default=10_000, description="of training the second stage")
     batch_size: int = Field(default=16, ge=4, multiple_of=4, description="images in a training step")
@@ -98,8 +99,12 @@ class AudDSR(NetworkDetector):
     is corrupted. Focal loss (gamma 2), and ten times the decoder's mean squared error. Adam 2e-4, 10 000 batches of
     16.
 
-    Map: the probability that a bin is anomalous, as the U-Net says. Score: its mean over the clip's own frames; with
-    the quick preset, see `score_by`.
+    Map: the probability that a bin is anomalous, as the U-Net says. Score: its mean over the clip's own frames.
+
+    The quick preset judges otherwise (`score_by="excess"`, ours). What a stage 1 of minutes cannot say in codes, such
+    as a squeak in one band or a scrape of thirty milliseconds, never reaches the U-Net: the squared error of what the
+    codes say is a second map. A clip's score is what both exceed those of healthy clips by, and its map joins them
+    likewise.
 
     References
     ----------
@@ -131,7 +136,7 @@ class AudDSR(NetworkDetector):
             "max_steps": 300,
             "batch_size": 8,
             "learning_rate": 1e-3,
-            # After so few steps the map's level as a whole wavers from clip to clip.
+            # After so few steps the map's level as a whole wavers from clip to clip, and the codes leave much unsaid.
             "score_by": "excess",
         },
     }
@@ -228,7 +233,7 @@ class AudDSR(NetworkDetector):
 
         def judge(spectrum: np.ndarray) -> torch.Tensor:
             with torch.inference_mode():
-                return self.map_logmel(torch.tensor(spectrum))
+                return self._maps(torch.tensor(spectrum))
 
         return UsualMap.of(map_in_order(judge, some))
 
@@ -250,21 +255,27 @@ class AudDSR(NetworkDetector):
     # Judging ------------------------------------------------------------------------------------
 
     def score_logmel(self, logmel: torch.Tensor) -> float:
-        """Mean of the map, or what it exceeds the usual by."""
-        anomaly_map = self.map_logmel(logmel)
-        if self.config.score_by == "mean":
-            return float(anomaly_map.double().mean())
-        if self.usual is None:
-            raise AuscultError("this model does not know what maps are usual, as it is too old", "fit it again")
-        return self.usual.excess(anomaly_map)
+        """Mean of the map, or what both maps exceed the usual by."""
+        maps = self._maps(logmel)
+        return float(maps[0].double().mean()) if self.config.score_by == "mean" else self._known().excess(maps)
 
     def map_logmel(self, logmel: torch.Tensor) -> torch.Tensor:
-        """Probability that a bin is anomalous."""
+        """Probability that a bin is anomalous, or what both maps exceed the usual by."""
+        maps = self._maps(logmel)
+        return maps[0] if self.config.score_by == "mean" else self._known().relative(maps)
+
+    def _maps(self, logmel: torch.Tensor) -> torch.Tensor:
+        """What the module finds, and the squared error of what the codes say, (2, n_frames, n_mels)."""
         require_fitted(self.network, self.name)
         assert isinstance(self.network, DualDecoder)
         windows, starts = laid(logmel, self.frames)
-        maps = [self.network.anomaly(some) for some in torch.split(windows, _IMAGES_AT_ONCE)]
-        return put_together(torch.cat(maps), starts, len(logmel))
+        judged = [self.network.maps(some) for some in torch.split(windows, _IMAGES_AT_ONCE)]
+        return torch.stack([put_together(torch.cat(parts), starts, len(logmel)) for parts in zip(*judged, strict=True)])
+
+    def _known(self) -> UsualMap:
+        if self.usual is None:
+            raise AuscultError("this model does not know what maps are usual, as it is too old", "fit it again")
+        return self.usual
 
     # Keeping ------------------------------------------------------------------------------------
 

@@ -87,6 +87,7 @@ class Bank(Detector):
         self.views: list[View] = [VIEWS[name] for name in names] if self.tokens is None else [*TOKEN_VIEWS.values()]
         self.tensors: dict[str, torch.Tensor] | None = None
         self.memories: dict[str, BandMemory] = {}
+        self.usual: dict[str, torch.Tensor] = {}
 
     # Learning -----------------------------------------------------------------------------------------
 
@@ -168,8 +169,8 @@ class Bank(Detector):
             tensors[f"{name}.usual_by_band"] = usual(by_band)
             tensors[f"{name}.usual_joined"] = usual(self._joined(by_band, tensors[f"{name}.usual_by_band"]))
         self._take(tensors)
-        strange = torch.stack([self._strangeness(name, *apart[name]) for name in statistics])
-        tensors["left_out_scores"] = self.fuse(strange)
+        overall, by_band = (torch.stack([both[which] for both in apart.values()]) for which in (0, 1))
+        tensors["left_out_scores"] = self.fuse(self._strangeness(overall, by_band))
 
     # Judging ------------------------------------------------------------------------------------------
 
@@ -212,12 +213,9 @@ class Bank(Detector):
 
     def view_scores(self, described: Statistics) -> torch.Tensor:
         """How strange each view finds the clip of these statistics, shape (n_views,)."""
-        weights, k = self._weights(), self.config.k
-        scores = []
-        for name, own in described.items():
-            distances = self.memories[name].distances(own).double()
-            scores.append(self._strangeness(name, *nearest(distances, weights, k)))
-        return torch.stack(scores)
+        distances = torch.stack([self.memories[name].distances(own) for name, own in described.items()])
+        overall, by_band = nearest(distances.double(), self._weights(), self.config.k)
+        return self._strangeness(overall[:, None], by_band[:, None])[:, 0]
 
     def fuse(self, strange: torch.Tensor) -> torch.Tensor:
         """From views, (n_views, ...), to scores, (...)."""
@@ -227,15 +225,14 @@ class Bank(Detector):
             return strange.mean(0)
         return strange.square().mean(0).sqrt()
 
-    def _strangeness(self, name: str, overall: torch.Tensor, by_band: torch.Tensor) -> torch.Tensor:
-        """One view's judgement of clips, shape (...), from distances of shapes (...) and (..., n_bands)."""
-        tensors = self._fitted()
+    def _strangeness(self, overall: torch.Tensor, by_band: torch.Tensor) -> torch.Tensor:
+        """The views' judgements of clips, (n_views, n), from distances, also (n_views, n, n_bands)."""
         parts = []
         if self.config.neighbours != "bands":
-            parts.append(self._normalised(overall, tensors[f"{name}.usual_overall"]))
+            parts.append(self._normalised(overall, self.usual["overall"]))
         if self.config.neighbours != "overall":
-            joined = self._joined(by_band, tensors[f"{name}.usual_by_band"])
-            parts.append(self._normalised(joined, tensors[f"{name}.usual_joined"]))
+            joined = self._joined(by_band, self.usual["by_band"])
+            parts.append(self._normalised(joined, self.usual["joined"]))
         return torch.stack(parts).mean(0)
 
     def _joined(self, by_band: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
@@ -243,7 +240,7 @@ class Bank(Detector):
         return (self._normalised(by_band, usual).square() @ self._weights()).sqrt()
 
     def _normalised(self, distances: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
-        """Distances by the usual mean and spread, (2,) or (2, n_bands); never negative."""
+        """Distances by the usual mean and spread, of one view or of all, (2, ...); never negative."""
         if self.config.normalisation == "raw":
             return distances
         if self.config.normalisation == "ratio":
@@ -346,6 +343,11 @@ class Bank(Detector):
                 tensors.get(f"{view.name}.relative"),
             )
             for view in self.views
+        }
+        # Of all views together: mean and spread, views, and one for the clips whose distances are measured by them.
+        self.usual = {
+            part: torch.stack([tensors[f"{view.name}.usual_{part}"] for view in self.views], 1)[:, :, None]
+            for part in ("overall", "by_band", "joined")
         }
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

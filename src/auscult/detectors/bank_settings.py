@@ -64,7 +64,7 @@ class BankConfig(DetectorConfig):
     )
     fusion: Literal["rms", "mean", "max"] = Field(default="rms", description="from views to the score")
     folds: int = Field(default=20, ge=2, description="in how many groups the bank's clips are left out")
-    most_clips: PositiveInt = Field(default=1000, description="clips that are kept at most, drawn at random")
+    most_clips: PositiveInt = Field(default=500, description="clips that are kept at most, drawn at random")
     domains: Literal["auto", "off"] = Field(
         default="auto",
         description="judge each domain of the training clips by its own distances, where there are several",

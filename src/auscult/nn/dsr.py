@@ -180,21 +180,32 @@ class DualDecoder(nn.Module):
             images = self.general.standardised(windows)
             how = Corruption.drawn(len(images), self.least_strength, images.device)
             quantised1, quantised2, truth = self.corrupted(images, masks, how)
-        logits, corrected = self.judge(quantised1, quantised2)
+        logits, corrected, _ = self.judge(quantised1, quantised2)
         return Judgement(logits, truth | outliers[:, None, None], images, corrected)
 
-    def judge(self, quantised1: torch.Tensor, quantised2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of the detection module, and the image that the object's decoder makes of Q1 and Q2."""
+    def judge(
+        self, quantised1: torch.Tensor, quantised2: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits of the detection module, and the images that the object's decoder and the general one make."""
         with torch.no_grad():
             made_again = self.general.decode(quantised1, quantised2)
         corrected: torch.Tensor = self.specific(side_by_side(quantised1, quantised2))
         # The detection module's loss does not reach the decoder.
-        return self.detect(torch.cat([corrected.detach(), made_again], dim=1)), corrected
+        return self.detect(torch.cat([corrected.detach(), made_again], dim=1)), corrected, made_again
 
-    def anomaly(self, windows: torch.Tensor) -> torch.Tensor:
-        """Probability that a bin is anomalous, (batch, n_frames, n_mels), of windows in dB of that shape."""
-        logits, _ = self.judge(*self.general.codes(self.general.standardised(windows)))
-        return logits.softmax(1)[:, 1].transpose(1, 2)
+    def maps(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is strange about windows in dB, (batch, n_frames, n_mels); both maps of that shape.
+
+        Returns
+        -------
+        found : Tensor
+            Probability that a bin is anomalous, as the detection module says.
+        unsaid : Tensor
+            Squared error, in deviations, of what the codes say of a bin. The detection module hears only that.
+        """
+        logits, _, made_again = self.judge(*self.general.codes(self.general.standardised(windows)))
+        unsaid = (made_again[:, 0].transpose(1, 2) - self.general.levels(windows)).square()
+        return logits.softmax(1)[:, 1].transpose(1, 2), unsaid
 
     @torch.no_grad()
     def corrupted(

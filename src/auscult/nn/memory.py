@@ -63,14 +63,14 @@ class BandMemory:
         bands: torch.Tensor,
         relative: torch.Tensor | None = None,
     ) -> None:
-        self.statistics, self.whitening, self.bands, self.relative = statistics, whitening, bands, relative
+        self.statistics, self.whitening, self.bands, self.relative = statistics, whitening.double(), bands, relative
         self.centre = statistics.double().mean(0)
         # A band's rows lie side by side in memory, as distances are taken.
         self.bank = self.whiten(statistics).transpose(0, 1).contiguous().transpose(0, 1)
 
     def whiten(self, statistics: torch.Tensor) -> torch.Tensor:
         """Whitened coordinates of clips, shape (n_clips, n_bands, size), float32."""
-        return _whiten(statistics.double() - self.centre, self.whitening.double(), self.bands).float()
+        return _whiten(statistics.double() - self.centre, self.whitening, self.bands).float()
 
     def differences(self, statistics: torch.Tensor) -> torch.Tensor:
         """From each clip of the memory to a clip, shape (n_clips, n_bands, size), whitened.
