@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn.functional import normalize, one_hot
 
 from auscult.corpus import Clip
 from auscult.detectors.multires import Multires
-from auscult.detectors.multires_judging import apart
+from auscult.detectors.multires_judging import Known, apart
 from auscult.detectors.multires_training import Crops, Learner
 from auscult.detectors.registry import create, rescored
 from auscult.errors import AuscultError
@@ -226,6 +227,21 @@ def test_outliers_teach_and_are_not_known() -> None:
     assert made.machines == [("pump", "id_00"), ("pump", "id_02")]
     assert made.known is not None
     assert made.known.clips == [clip(k).path for k in range(4)]
+
+
+def test_what_is_known_keeps_no_graph_of_how_it_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[torch.Tensor] = []
+    gather = Known.of
+
+    def watched(clips: Sequence[Clip], some: Sequence[torch.Tensor]) -> Known:
+        embedded.extend(some)
+        return gather(clips, some)
+
+    monkeypatch.setattr(Known, "of", watched)
+    monkeypatch.setattr("auscult.parallel.available_cores", lambda: 2)
+    small().fit([clip(k, f"id_0{k % 2}") for k in range(4)], store=Store())
+    assert len(embedded) == 4
+    assert not any(one.requires_grad for one in embedded)
 
 
 def test_attributes_are_classes_too_and_one_class_is_refused(tmp_path: Any) -> None:

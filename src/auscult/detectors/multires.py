@@ -182,9 +182,13 @@ class Multires(MachineDetector):
     def _know(self, clips: Sequence[Clip], seed: int) -> None:
         """Keep embeddings of training clips, of no more of each machine type than are needed."""
         some = chosen(clips, self.config.known_clips, seed)
-        with torch.inference_mode():
-            embedded = list(map_in_order(self._embed, some))
-        self.known = Known.of(some, embedded)
+
+        def embed(clip: Clip) -> torch.Tensor:
+            # In each thread: the mode is a thread's own, and a graph kept for every clip would fill the memory.
+            with torch.inference_mode():
+                return self._embed(clip)
+
+        self.known = Known.of(some, list(map_in_order(embed, some)))
 
     def _usual(self, clips: Sequence[Clip]) -> torch.Tensor:
         """Mean magnitude of each bin of the middle spectrogram, (n_bins,)."""
