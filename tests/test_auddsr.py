@@ -414,6 +414,26 @@ def test_a_first_stage_given_is_used_as_it_is(stage1: Path, tmp_path: Path, monk
     assert np.array_equal(load(tmp_path / "m.auscult").score(humming(2)), model.score(humming(2)))
 
 
+def test_another_first_stage_in_the_same_file_makes_another_model(stage1: Path, tmp_path: Path) -> None:
+    copy, made = tmp_path / "stage1.auscult", tmp_path / "m.auscult"
+    copy.write_bytes(stage1.read_bytes())
+    how: dict[str, Any] = {"preset": "paper", "settings": SMALL | {"stage1": str(copy)}, "store": Store(tmp_path)}
+    fitting.fit(humming(3), "auddsr", **how).save(made)
+    assert fitting.is_done(made, humming(3), "auddsr", **how)
+    fitting.fit(humming(4), "vqvae", preset="paper", settings=STAGE1, seed=1, store=Store(tmp_path)).save(copy)
+    assert not fitting.is_done(made, humming(3), "auddsr", **how)
+    members: list[Any] = [{"detector": "auddsr", "settings": {"stage1": str(copy)}}, "knn"]
+    ensemble = create("ensemble", "quick", {"members": members})
+    one = ensemble.depends_on()
+    copy.write_bytes(stage1.read_bytes())
+    assert ensemble.depends_on() != one
+
+
+def test_a_missing_first_stage_is_refused_before_a_recording_is_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(AuscultError, match="no such model file"):
+        fitting.fit(tmp_path / "no recordings here either", "auddsr", settings={"stage1": "nowhere.auscult"})
+
+
 def test_a_first_stage_that_does_not_fit_is_refused(stage1: Path, tmp_path: Path) -> None:
     def fit(path: Path, **changed: object) -> None:
         small(stage1=str(path), **changed).fit(humming(2), store=Store(tmp_path))

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from auscult import encoderfile, load
+from auscult import encoderfile, fitting, load
 from auscult.calibration import Calibration
 from auscult.corpus import Clip
 from auscult.detectors.bank import Bank
@@ -272,6 +273,23 @@ def test_another_encoder_is_refused(saved: Path, tmp_path: Path) -> None:
     encoderfile.write(other, "ced", sizes, KINDS["ced"](sizes, 2).state_dict())
     with pytest.raises(AuscultError, match=r"other\.safetensors: is not the encoder that the bank was made with.*SHA"):
         moved(saved, other).score(healthy(1))
+
+
+def test_another_encoder_in_the_same_file_makes_another_model(ced: Path, tmp_path: Path) -> None:
+    copy, made = tmp_path / "copy.safetensors", tmp_path / "m.auscult"
+    copy.write_bytes(ced.read_bytes())
+    how: dict[str, Any] = {"settings": {"encoder": str(copy)}, "store": Store(tmp_path)}
+    fitting.fit(healthy(8), "bank", **how).save(made)
+    assert fitting.is_done(made, healthy(8), "bank", **how)
+    torch.manual_seed(1)
+    sizes = KINDS["ced"].sizes_class(width=32, depth=2, heads=4, feed_forward=64, frames=160)
+    encoderfile.write(copy, "ced", sizes, KINDS["ced"](sizes, 2).state_dict())
+    assert not fitting.is_done(made, healthy(8), "bank", **how)
+
+
+def test_a_missing_encoder_is_refused_before_a_recording_is_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(AuscultError, match=r"nowhere\.safetensors"):
+        fitting.fit(tmp_path / "no recordings here", "bank", settings={"encoder": "nowhere.safetensors"})
 
 
 def test_the_same_encoder_elsewhere_is_as_good(bank: Bank, ced: Path, tmp_path: Path) -> None:

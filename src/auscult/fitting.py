@@ -143,7 +143,9 @@ def check_request(
     choose_device(device)
     if budget is not None and not budget >= 0:
         raise AuscultError(f"a budget of {budget} seconds is not possible", "choose 0 or more")
-    return registry.create(detector, preset, settings)
+    system = registry.create(detector, preset, settings)
+    system.depends_on()
+    return system
 
 
 def training_clips(
@@ -219,8 +221,9 @@ def _has_more_time(there: Model, budget: float | None) -> bool:
 def run_identity(
     system: Detector, learnt: Sequence[Clip], held_out: Sequence[Clip], seed: int, outliers: Sequence[Clip] = ()
 ) -> str:
-    """What a training run is: detector, settings, clips and seed, as a digest."""
+    """What a training run is: detector, settings, what else it depends on, clips and seed, as a digest."""
     parts = [system.name, system.config.model_dump_json(), system.front_end.model_dump_json(), str(seed)]
+    parts += [told] if (told := system.depends_on()) else []
     for group in (learnt, held_out, outliers) if outliers else (learnt, held_out):
         parts += [f"{len(group)}", *(clip_key(c.file) or c.path if c.file else c.path for c in group)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -197,6 +197,12 @@ class AudDSR(NetworkDetector):
             figures=first.figures,
         )
 
+    def depends_on(self) -> str:
+        """The first stage, where its file is named; see `Detector.depends_on`."""
+        if self.config.stage1 is None:
+            return ""
+        return stages.content(stages.from_model_file(self.config.stage1, _STAGE1, self.front_end))
+
     def _first_stage(
         self, train: Sequence[Clip], store: Store, budget: float | None, seed: int, run: Run | None
     ) -> tuple[Any, TrainingLog]:

@@ -322,6 +322,10 @@ class Bank(Detector):
 
     # Keeping ------------------------------------------------------------------------------------------
 
+    def depends_on(self) -> str:
+        """The encoder, where there is one; see `Detector.depends_on`."""
+        return "" if self.tokens is None else self.tokens.there()[0].sha256
+
     def make_ready(self) -> None:
         """Find the encoder, where there is one; see `Detector.make_ready`."""
         if self.tokens is not None and self.tensors is not None:

@@ -49,12 +49,7 @@ class Tokens:
         AuscultError
             If it is missing or damaged, or has fewer blocks than were asked for.
         """
-        file = encoderfile.describe(self.path)
-        layer = file.sizes.depth // 2 if self.layer is None else self.layer
-        if layer > file.sizes.depth:
-            raise AuscultError(
-                f"{file.path}: has {file.sizes.depth} blocks, not {layer}", f"--set encoder_layer={file.sizes.depth}"
-            )
+        file, layer = self.there()
         self._encoder = encoderfile.load(file, layer)
         self.facts = {
             "kind": file.kind,
@@ -63,6 +58,16 @@ class Tokens:
             "width": file.sizes.width,
             "band_edges": self._encoder.band_edges().tolist(),
         }
+
+    def there(self) -> tuple[encoderfile.EncoderFile, int]:
+        """The file as it is now, and how many of its blocks are heard; refused as by `choose`."""
+        file = encoderfile.describe(self.path)
+        layer = file.sizes.depth // 2 if self.layer is None else self.layer
+        if layer > file.sizes.depth:
+            raise AuscultError(
+                f"{file.path}: has {file.sizes.depth} blocks, not {layer}", f"--set encoder_layer={file.sizes.depth}"
+            )
+        return file, layer
 
     def remember(self, facts: dict[str, Any]) -> None:
         """Take over what was known of the encoder when the bank was made; the file is looked at when it is needed.

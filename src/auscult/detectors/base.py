@@ -172,6 +172,21 @@ class Detector(ABC):
         """Whether an export takes clips of any length, as far as its settings allow; else of one only."""
         return False
 
+    def depends_on(self) -> str:
+        """Look for what learning needs beside recordings, so that a refusal comes before any work.
+
+        Returns
+        -------
+        str
+            What tells its content from another: part of a training's identity. Empty: nothing is needed.
+
+        Raises
+        ------
+        AuscultError
+            If it is not to be had.
+        """
+        return ""
+
     def make_ready(self) -> None:  # noqa: B027  (most need nothing)
         """Look for what judging needs beside the model file, so that a refusal comes before any work.
 

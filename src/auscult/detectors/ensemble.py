@@ -122,6 +122,10 @@ class Ensemble(Detector):
         self.levels = np.ones(len(self.members))
         self.fusions: dict[str, Fusion] = {}
 
+    def depends_on(self) -> str:
+        """What the members do; see `Detector.depends_on`."""
+        return " ".join(filter(None, (member.depends_on() for member in self.members)))
+
     def make_ready(self) -> None:
         """Let every member look for what it needs; see `Detector.make_ready`."""
         for member in self.members:
