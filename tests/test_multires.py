@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn.functional import normalize, one_hot
 
 from auscult.corpus import Clip
 from auscult.detectors.multires import Multires
-from auscult.detectors.multires_judging import Known, apart
+from auscult.detectors.multires_judging import Known, apart, held_back
 from auscult.detectors.multires_training import Crops, Learner
 from auscult.detectors.registry import create, rescored
 from auscult.errors import AuscultError
@@ -41,7 +42,7 @@ def clip(seed: int, machine_id: str = "id_00", kind: str = "pump", seconds: floa
 
 
 def small(**changed: object) -> Multires:
-    made = create("multires", "quick", {"seconds": 1.0, "max_steps": 2, "batch_size": 4, **changed})
+    made = create("multires", "quick", {"seconds": 1.0, "max_steps": 2, "batch_size": 4, "bank": False, **changed})
     assert isinstance(made, Multires)
     return made
 
@@ -233,15 +234,84 @@ def test_what_is_known_keeps_no_graph_of_how_it_was_computed(monkeypatch: pytest
     embedded: list[torch.Tensor] = []
     gather = Known.of
 
-    def watched(clips: Sequence[Clip], some: Sequence[torch.Tensor]) -> Known:
+    def watched(clips: Sequence[Clip], some: Sequence[torch.Tensor], held: frozenset[str]) -> Known:
         embedded.extend(some)
-        return gather(clips, some)
+        return gather(clips, some, held)
 
     monkeypatch.setattr(Known, "of", watched)
     monkeypatch.setattr("auscult.parallel.available_cores", lambda: 2)
     small().fit([clip(k, f"id_0{k % 2}") for k in range(4)], store=Store())
     assert len(embedded) == 4
     assert not any(one.requires_grad for one in embedded)
+
+
+# With a bank beside it -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Multires:
+    made = small(bank=True)
+    clips = [clip(k, f"id_0{2 * (k % 2)}") for k in range(16)] + [clip(k, "id_01", "fan") for k in range(4)]
+    made.fit(clips, store=Store(tmp_path_factory.mktemp("store")))
+    return made
+
+
+def test_a_tenth_of_a_class_teaches_nothing(joined: Multires, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert held_back(["a"] * 20 + ["b"] * 5 + ["c"] * 4, 0) == held_back(["a"] * 20 + ["b"] * 5 + ["c"] * 4, 0)
+    held = held_back(["a"] * 20 + ["b"] * 5 + ["c"] * 4, 0)
+    assert sum(k < 20 for k in held) == 2
+    assert sum(20 <= k < 25 for k in held) == 1
+    assert len(held) == 3
+    assert held_back(["a"] * 4, 0) == []
+    assert joined.known is not None
+    assert len(joined.known.held) == 2  # one of each pump; the fan has too few
+    taught: list[str] = []
+
+    class Watched(Crops):
+        def __init__(self, clips: Sequence[Clip], *rest: Any) -> None:
+            taught.extend(one.path for one in clips)
+            super().__init__(clips, *rest)
+
+    monkeypatch.setattr("auscult.detectors.multires.Crops", Watched)
+    small(bank=True).fit([clip(k, f"id_0{2 * (k % 2)}") for k in range(16)], store=Store())
+    assert len(taught) == 14
+
+
+def test_with_a_bank_both_count_by_what_they_exceed_the_usual_by(joined: Multires, tmp_path: Path) -> None:
+    known, other = joined.known, clip(77, "id_02", seconds=2.5)
+    assert known is not None
+    alone = small()
+    alone.network, alone.known = joined.network, known
+    bank = create("bank", "quick")
+    pumps = [clip(k, f"id_0{2 * (k % 2)}") for k in range(16)]
+    bank.fit(pumps, store=Store(tmp_path))
+    # By hand: the distances of the clips held back to all others, mean and spread with the bank's own prior.
+    held = [one for one in pumps if one.path in known.held]
+    distances = alone.score_learnt(held)
+    spread = np.sqrt((2 * distances.var() + 10 * (0.15 * distances.mean()) ** 2) / 12)
+    by_distance = np.logaddexp(0, (alone.score([other])[0] - distances.mean()) / spread)
+    left_out = bank.state()[0]["left_out_scores"].numpy()
+    of_bank = np.sqrt((16 * left_out.var() + 10 * (0.15 * left_out.mean()) ** 2) / 26)
+    by_bank = np.logaddexp(0, (bank.score([other])[0] - left_out.mean()) / of_bank)
+    expected = np.sqrt((by_distance**2 + by_bank**2) / 2)
+    assert joined.score([other])[0] == pytest.approx(expected, rel=1e-6)
+    maps = alone.anomaly_map(other) * alone.anomaly_map(other).size / distances.mean() + bank.anomaly_map(other)
+    np.testing.assert_allclose(joined.anomaly_map(other), maps / 2, rtol=1e-4)
+    assert joined.findings(other) == bank.findings(other)
+
+
+def test_a_bank_is_kept_in_the_model_and_left_out_for_clips_it_holds(joined: Multires) -> None:
+    again = small(bank=True)
+    again.restore(*joined.state())
+    some = [clip(77), clip(78, "id_01", "fan"), clip(79, kind="valve")]
+    np.testing.assert_array_equal(again.score(some), joined.score(some))
+    assert again.findings(some[2]) == ()  # of a type never heard no bank can tell
+    learnt = [clip(k, f"id_0{2 * (k % 2)}") for k in range(4)]
+    assert (joined.score_learnt(learnt) > joined.score(learnt)).all()
+    tensors, facts = joined.state()
+    damaged = {name: t for name, t in tensors.items() if name != "bank.0.left_out_scores"}
+    with pytest.raises(AuscultError, match="fit it again"):
+        small(bank=True).restore(damaged, facts)
 
 
 def test_attributes_are_classes_too_and_one_class_is_refused(tmp_path: Any) -> None:

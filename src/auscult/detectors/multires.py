@@ -13,7 +13,8 @@ from torch.nn.functional import normalize
 from auscult.corpus.clip import Clip
 from auscult.detectors.base import DetectorConfig, Needs, require_fitted
 from auscult.detectors.machines import MachineDetector
-from auscult.detectors.multires_judging import Known, chosen
+from auscult.detectors.multires_bank import Banks, excess
+from auscult.detectors.multires_judging import Known, chosen, held_back
 from auscult.detectors.multires_settings import MultiresConfig
 from auscult.detectors.multires_training import Crops, Learner, loss_of
 from auscult.detectors.registry import register
@@ -58,6 +59,11 @@ class Multires(MachineDetector):
     distance, by integrated gradients from the mean spectrum of the training clips, gathered into mel bands; where it
     adds something.
 
+    The quick preset lets a memory bank of each machine type judge too (`bank`, ours): a network hears what tells
+    machines apart, and many a fault does not sound like another machine. A tenth of the clips then teaches the network
+    nothing, so that what distance is usual is known; what distance and bank each exceed the usual by is brought
+    together as a root mean square, and so are both maps, each in multiples of the usual, as a mean.
+
     References
     ----------
     Fujimura et al., "ASDKit", 2025 (arXiv 2507.10264), dis_multispec_scac_trainable. Wilkinghoff, "Self-supervised
@@ -78,13 +84,14 @@ class Multires(MachineDetector):
     config: MultiresConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"seeds": 10},
-        # Ours: some minutes on one core. The same network on two seconds at a time, in smaller batches.
-        "quick": {"seconds": 2.0, "batch_size": 32, "epochs": 1000, "max_steps": 150},
+        # Ours: some minutes on one core. The same network on two seconds at a time, in smaller batches, and a bank.
+        "quick": {"seconds": 2.0, "batch_size": 32, "epochs": 1000, "max_steps": 150, "bank": True},
     }
 
     def __init__(self, config: DetectorConfig | None = None) -> None:
         super().__init__(config)
         self.known: Known | None = None
+        self.banks: Banks | None = None
 
     @property
     def n_samples(self) -> int:
@@ -118,9 +125,13 @@ class Multires(MachineDetector):
         clips = [c for c, s in zip(logmels.clips, logmels.spectra, strict=True) if len(s) >= self.min_frames]
         classes = self._classes(clips)
         self.machines = sorted({(clip.machine_type, clip.machine_id) for clip in clips})
+        own = set(map(id, train))
+        learnt = [clip for clip in clips if id(clip) in own]
+        held = self._held_back(learnt, seed)
+        taught = [clip for clip in clips if id(clip) not in set(map(id, held))]
         examples = Crops(
-            clips,
-            [classes.index(self._label(clip)) for clip in clips],
+            taught,
+            [classes.index(self._label(clip)) for clip in taught],
             self.wave,
             self.n_samples,
             self.config.batch_size,
@@ -135,8 +146,8 @@ class Multires(MachineDetector):
         if run is not None:
             run.forget_parts(len(logs))
         self.network = networks.cpu().eval()
-        own = set(map(id, train))
-        self._know([clip for clip in clips if id(clip) in own], seed)
+        self._know(learnt, held, seed)
+        self.banks = Banks.fitted(learnt, self.config, store, seed) if self.config.bank else None
         networks.usual.copy_(self._usual(clips))
         return replace(
             logs[-1],
@@ -144,6 +155,10 @@ class Multires(MachineDetector):
             seconds=sum(log.seconds for log in logs),
             losses=tuple(loss for log in logs for loss in log.losses),
         )
+
+    def _held_back(self, clips: Sequence[Clip], seed: int) -> list[Clip]:
+        """Clips that teach nothing, where it must be known how far new ones are."""
+        return [clips[k] for k in held_back([self._label(clip) for clip in clips], seed)] if self.config.bank else []
 
     def _label(self, clip: Clip) -> tuple[str, str, str]:
         return clip.machine_type, clip.machine_id, clip.attributes if self.config.labels == "attributes" else ""
@@ -179,7 +194,7 @@ class Multires(MachineDetector):
         plan = Plan(config.epochs, config.batch_size, config.max_steps, budget)
         return train(learner, loss_of, examples, optimizer, plan, seed=seed, run=run)
 
-    def _know(self, clips: Sequence[Clip], seed: int) -> None:
+    def _know(self, clips: Sequence[Clip], held: Sequence[Clip], seed: int) -> None:
         """Keep embeddings of training clips, of no more of each machine type than are needed."""
         some = chosen(clips, self.config.known_clips, seed)
 
@@ -188,7 +203,7 @@ class Multires(MachineDetector):
             with torch.inference_mode():
                 return self._embed(clip)
 
-        self.known = Known.of(some, list(map_in_order(embed, some)))
+        self.known = Known.of(some, list(map_in_order(embed, some)), frozenset(clip.path for clip in held))
 
     def _usual(self, clips: Sequence[Clip]) -> torch.Tensor:
         """Mean magnitude of each bin of the middle spectrogram, (n_bins,)."""
@@ -201,16 +216,18 @@ class Multires(MachineDetector):
 
     # Judging ------------------------------------------------------------------------------------
 
-    def score_of(self, clip: Clip, logmel: torch.Tensor) -> float:  # noqa: ARG002
-        """Distance to the nearest known clip of the same machine type."""
-        return self._distance(clip, learnt=False)
+    def score_of(self, clip: Clip, logmel: torch.Tensor) -> float:
+        """Distance to the nearest known clip of the same machine type, joined with the bank's judgement."""
+        distance = self._distance(clip, learnt=False)
+        return distance if self.banks is None else self._joined(clip, distance, self.banks.excess(clip, logmel))
 
     def score_learnt(self, clips: Sequence[Clip]) -> np.ndarray:
         """A training clip's own embeddings are left out."""
 
         def score(clip: Clip) -> float:
             with torch.inference_mode():
-                return self._distance(clip, learnt=True)
+                distance = self._distance(clip, learnt=True)
+                return distance if self.banks is None else self._joined(clip, distance, self.banks.excess_learnt(clip))
 
         return np.fromiter(map_in_order(score, clips), np.float64, len(clips))
 
@@ -218,7 +235,25 @@ class Multires(MachineDetector):
         distances = self._known().nearest(clip, self._embed(clip), self.config, learnt=learnt)
         return float(distances.double().mean())
 
+    def _joined(self, clip: Clip, distance: float, by_bank: torch.Tensor) -> float:
+        """Root mean square of what distance and bank exceed the usual by."""
+        usual = self._known().usual(clip.machine_type, self.config)
+        above = excess(torch.tensor(distance, dtype=torch.float64), usual)
+        return float(torch.stack([above, by_bank]).square().mean().sqrt())
+
+    def findings(self, clip: Clip) -> tuple[str, ...]:
+        """What the bank finds strange, in words; see `Detector.findings`."""
+        return () if self.banks is None else self.banks.findings(clip)
+
     def map_of(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:
+        """What each bin adds to the distance, shape (n_frames, n_mels), joined with the bank's map."""
+        own = self._own_map(clip, logmel)
+        if self.banks is None:
+            return own
+        usual = float(self._known().usual(clip.machine_type, self.config)[0])
+        return (own * own.numel() / usual + self.banks.map(clip, logmel)) / 2
+
+    def _own_map(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:
         """What each bin adds to the distance, shape (n_frames, n_mels)."""
         networks, reference = self._fitted(), self._known().reference(clip.machine_type, self.config)
         with torch.inference_mode(False):
@@ -294,16 +329,19 @@ class Multires(MachineDetector):
     # Keeping ------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The networks, and the embeddings known."""
+        """The networks, the embeddings known, and the banks."""
         tensors, facts = super().state()
         known = self._known()
-        return tensors | known.tensors(), facts | known.facts()
+        banks = {} if self.banks is None else self.banks.tensors()
+        return tensors | known.tensors() | banks, facts | known.facts()
 
     def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Take over what `state` gave; see `NetworkDetector.restore`."""
-        own = {name: tensor for name, tensor in tensors.items() if not name.startswith("known.")}
+        banks = {name: tensor for name, tensor in tensors.items() if Banks.are_among(name)}
+        own = {name: t for name, t in tensors.items() if name not in banks and not name.startswith("known.")}
         super().restore(own, facts)
         try:
             self.known = Known.restored(tensors, facts)
         except (KeyError, TypeError, ValueError) as error:
             raise AuscultError(f"the model's tensors do not fit {self.name}", "fit it again") from error
+        self.banks = Banks.restored(banks, self.known.types, self.config) if self.config.bank else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,18 @@ import torch
 from torch.nn.functional import normalize
 
 from auscult.corpus.clip import Clip
+from auscult.detectors.bank_parts import usual
 from auscult.detectors.multires_settings import MultiresConfig
 from auscult.nn.balancing import balance
 from auscult.nn.density import related
 from auscult.nn.domains import Reference, groups_of, usual_distances
+
+_HELD = 0.1
+_FEWEST_TO_HOLD = 5
+"""A tenth of a class's clips is held back, unless there are fewer clips than these."""
+
+_LEAST = 1e-12
+"""Distances of a network that has hardly learnt are this small."""
 
 
 @dataclass
@@ -31,6 +39,8 @@ class Known:
         The machine types.
     clips, domains : list of str
         The path of each clip, and its domain: empty where none is told.
+    held : frozenset of str
+        The paths of those that taught the networks nothing.
     """
 
     embeddings: torch.Tensor
@@ -38,10 +48,12 @@ class Known:
     types: list[str]
     clips: list[str]
     domains: list[str]
+    held: frozenset[str] = frozenset()
+    _usual: dict[tuple[str, MultiresConfig], torch.Tensor] = field(default_factory=dict, repr=False)
     _references: dict[tuple[str, MultiresConfig], Reference] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, clips: Sequence[Clip], embedded: Sequence[torch.Tensor]) -> Known:
+    def of(cls, clips: Sequence[Clip], embedded: Sequence[torch.Tensor], held: frozenset[str] = frozenset()) -> Known:
         """Gather what is known of clips, their crops embedded to (n_crops, n_networks, width) each."""
         types = sorted({clip.machine_type for clip in clips})
         counts = torch.tensor([len(one) for one in embedded])
@@ -53,6 +65,7 @@ class Known:
             types,
             [clip.path for clip in clips],
             [clip.domain for clip in clips],
+            held,
         )
 
     def nearest(self, clip: Clip, embedded: torch.Tensor, config: MultiresConfig, *, learnt: bool) -> torch.Tensor:
@@ -71,6 +84,25 @@ class Known:
         if learnt and clip.path in self.clips:
             reference = self._without(self.clips.index(clip.path), reference, config)
         return reference.nearest(embedded.transpose(0, 1), apart).T
+
+    def usual(self, kind: str, config: MultiresConfig) -> torch.Tensor:
+        """Mean and spread, (2,), of left-out distances of a machine type's clips, of those held back if there are any.
+
+        Those that taught the networks lie nearer to one another than new clips do to them.
+        """
+        key = (kind if kind in self.types else "", config)
+        if key not in self._usual:
+            own = sorted(set(self.owners[1][self.own(kind)].tolist()))
+            some = [clip for clip in own if self.clips[clip] in self.held] or own
+            reference = self.reference(kind, config)
+            distances = [self._left_out(clip, reference, config) for clip in some]
+            self._usual[key] = usual(torch.stack(distances), least=_LEAST)
+        return self._usual[key]
+
+    def _left_out(self, clip: int, reference: Reference, config: MultiresConfig) -> torch.Tensor:
+        """Mean distance of a known clip's crops to the others."""
+        own = self.embeddings[self.owners[1] == clip].transpose(0, 1)
+        return self._without(clip, reference, config).nearest(own, apart).double().mean()
 
     def reference(self, kind: str, config: MultiresConfig) -> Reference:
         """What clips of a machine type are compared with: all that is known where the type is not."""
@@ -108,7 +140,8 @@ class Known:
 
     def facts(self) -> dict[str, Any]:
         """What else is kept; domains where there are any."""
-        told = {"domains": self.domains} if any(self.domains) else {}
+        told: dict[str, Any] = {"domains": self.domains} if any(self.domains) else {}
+        told |= {"held": sorted(self.held)} if self.held else {}
         return {"types": self.types, "learnt": self.clips, **told}
 
     @classmethod
@@ -125,7 +158,8 @@ class Known:
         if len(domains) != len(clips):
             raise ValueError("clips and their domains are not as many")
         types = [str(kind) for kind in facts["types"]]
-        return cls(tensors["known.embeddings"], tensors["known.owners"], types, clips, domains)
+        held = frozenset(str(path) for path in facts.get("held", []))
+        return cls(tensors["known.embeddings"], tensors["known.owners"], types, clips, domains, held)
 
 
 def chosen(clips: Sequence[Clip], most: int, seed: int) -> list[Clip]:
@@ -136,6 +170,20 @@ def chosen(clips: Sequence[Clip], most: int, seed: int) -> list[Clip]:
         sorted(rng.permutation(np.flatnonzero(kinds == kind))[:most].tolist()) for kind in sorted(set(kinds.tolist()))
     )
     return [clips[k] for some in kept for k in some]
+
+
+def held_back(labels: Sequence[Hashable], seed: int) -> list[int]:
+    """Numbers of clips of which the networks are taught nothing: a tenth of each class, of five clips or more."""
+    by_class: dict[Hashable, list[int]] = {}
+    for number, label in enumerate(labels):
+        by_class.setdefault(label, []).append(number)
+    rng = np.random.default_rng(seed)
+    held = [
+        rng.choice(own, max(1, round(_HELD * len(own))), replace=False)
+        for own in by_class.values()
+        if len(own) >= _FEWEST_TO_HOLD
+    ]
+    return sorted(np.concatenate(held).tolist()) if held else []
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -39,6 +39,8 @@ class MultiresConfig(DetectorConfig):
         distance (unless `density` says otherwise), and small ones are given clips in between (SMOTE).
     seeds : int
         Networks, whose distances are averaged.
+    bank : bool
+        Whether a memory bank of each machine type judges too (see `bank`): it hears what tells no machines apart. Ours.
     known_clips : int
         Training clips of a machine type whose embeddings are kept.
     epochs, batch_size, learning_rate, max_steps : training
@@ -59,6 +61,7 @@ class MultiresConfig(DetectorConfig):
         default="auto", description="judge each domain of the known clips by its own distances, where there are several"
     )
     seeds: PositiveInt = Field(default=1, description="networks that are averaged")
+    bank: bool = Field(default=False, description="whether a memory bank of each machine type judges too")
     known_clips: PositiveInt = Field(default=2000, description="training clips of a type that are kept")
     epochs: PositiveInt = Field(default=16, description="passes over the training clips")
     batch_size: int = Field(default=64, ge=4, description="clips in a training step")
