@@ -547,6 +547,22 @@ def test_scored_by_excess_what_healthy_maps_do_not_have_counts(tmp_path: Path) -
         assert usual.relative(peak)[3, :8].min() > usual.relative(maps)[3, :8].max()
 
 
+def test_a_model_of_before_the_second_map_says_that_it_is_too_old(tmp_path: Path) -> None:
+    detector = small(score_by="excess")
+    detector.fit(humming(2), store=Store(tmp_path))
+    tensors, facts = detector.state()
+    old = {name: t[0].clone() if name.startswith("usual_map.") else t for name, t in tensors.items()}
+    for before in (old, {name: t for name, t in tensors.items() if not name.startswith("usual_map.")}):
+        again = small(score_by="excess")
+        again.restore(before, facts)
+        for judge in (again.score_clip, again.anomaly_map):
+            with pytest.raises(AuscultError, match="too old"):
+                judge(humming(1)[0])
+        plain = small()
+        plain.restore(before, facts)
+        assert np.isfinite(plain.score_clip(humming(1)[0]))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(2, 40), st.integers(0, 2**32 - 1))
 def test_usual_map_does_not_depend_on_the_order_of_clips(n_clips: int, n_frames: int, seed: int) -> None:

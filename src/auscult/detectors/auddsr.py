@@ -296,8 +296,8 @@ class AudDSR(NetworkDetector):
         """Load weights into a new network; see `NetworkDetector.restore`."""
         usual = {name.removeprefix(_USUAL): t for name, t in tensors.items() if name.startswith(_USUAL)}
         try:
-            # Version 0.1 at first had none.
-            self.usual = UsualMap.from_tensors(usual) if usual else None
+            # Version 0.1 at first had none, and then that of one map.
+            self.usual = UsualMap.from_tensors(usual) if usual and usual["mean"].dim() == 3 else None
             self.frames = int(facts["frames"])
             kind = registry.get(_STAGE1)
             self.stage1 = kind(registry.validate(kind, facts["stage1"]))
