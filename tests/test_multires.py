@@ -285,19 +285,43 @@ def test_with_a_bank_both_count_by_what_they_exceed_the_usual_by(joined: Multire
     bank = create("bank", "quick")
     pumps = [clip(k, f"id_0{2 * (k % 2)}") for k in range(16)]
     bank.fit(pumps, store=Store(tmp_path))
-    # By hand: the distances of the clips held back to all others, mean and spread with the bank's own prior.
-    held = [one for one in pumps if one.path in known.held]
-    distances = alone.score_learnt(held)
-    spread = np.sqrt((2 * distances.var() + 10 * (0.15 * distances.mean()) ** 2) / 12)
-    by_distance = np.logaddexp(0, (alone.score([other])[0] - distances.mean()) / spread)
+    # By hand: logarithms of the distances of each clip to all others, those held back by themselves.
+    distances = np.log(alone.score_learnt(pumps))
+    held = np.array([one.path in known.held for one in pumps])
+    mean = max(distances[held].mean(), distances[~held].mean())
+    squares = 2 * distances[held].var() + 14 * distances[~held].var() + 10 * 0.5**2
+    by_distance = np.logaddexp(0, (np.log(alone.score([other])[0]) - mean) / np.sqrt(squares / 26))
     left_out = bank.state()[0]["left_out_scores"].numpy()
     of_bank = np.sqrt((16 * left_out.var() + 10 * (0.15 * left_out.mean()) ** 2) / 26)
     by_bank = np.logaddexp(0, (bank.score([other])[0] - left_out.mean()) / of_bank)
     expected = np.sqrt((by_distance**2 + by_bank**2) / 2)
     assert joined.score([other])[0] == pytest.approx(expected, rel=1e-6)
-    maps = alone.anomaly_map(other) * alone.anomaly_map(other).size / distances.mean() + bank.anomaly_map(other)
+    own = alone.anomaly_map(other)
+    maps = own * by_distance**2 / own.mean() + bank.anomaly_map(other)
     np.testing.assert_allclose(joined.anomaly_map(other), maps / 2, rtol=1e-4)
     assert joined.findings(other) == bank.findings(other)
+
+
+def test_a_twin_that_is_held_back_does_not_make_every_clip_strange() -> None:
+    """Distances to all but the twin of one pair are alike; the pair is held back, or it is not."""
+    angles = torch.tensor([0.0, 0.001, 1.0, 2.0, 3.0, 4.0])
+    embeddings = torch.stack([angles.cos(), angles.sin()], dim=1)[:, None]
+    owners = torch.stack([torch.zeros(6, dtype=torch.int64), torch.arange(6)])
+    names = [f"c{k}" for k in range(6)]
+    config = small().config
+    usual = {
+        held: Known(embeddings, owners, ["pump"], names, [""] * 6, frozenset([held])).usual("pump", config)
+        for held in ("c0", "c3")
+    }
+    assert float(usual["c0"][0]) == pytest.approx(np.mean(np.log([5e-7, *[1 - np.cos(1)] * 4])), abs=0.01)
+    assert float(usual["c3"][0]) == pytest.approx(np.log(1 - np.cos(1)), abs=0.01)
+    alone = Known(embeddings[:1], owners[:, :1], ["pump"], names[:1], [""])
+    assert alone.usual("pump", config).tolist() == [0.0, 0.5]  # of one clip nothing is known: none is far
+
+
+def test_with_a_bank_distances_are_not_below_zero() -> None:
+    with pytest.raises(AuscultError, match="use ratio, or bank=false"):
+        small(bank=True, density=2, density_form="difference")
 
 
 def test_a_bank_is_kept_in_the_model_and_left_out_for_clips_it_holds(joined: Multires) -> None:

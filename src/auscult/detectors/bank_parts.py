@@ -38,11 +38,11 @@ def drawn(n_clips: int, most: int, seed: int, groups: torch.Tensor | None = None
     return sorted(shuffled[:most].tolist())
 
 
-def usual(distances: torch.Tensor, least: float = 1e-3) -> torch.Tensor:
-    """Mean (not below `least`) and spread of left-out clips' distances, (n_clips, ...): (2, ...); 1 of none."""
+def usual(distances: torch.Tensor) -> torch.Tensor:
+    """Mean (not below 0.001) and spread of left-out clips' distances, (n_clips, ...): (2, ...); 1 of none."""
     n = len(distances)
     mean = distances.mean(0) if n else torch.ones(distances.shape[1:], dtype=torch.float64)
-    mean = mean.clamp(min=least)
+    mean = mean.clamp(min=1e-3)
     variance = distances.var(0, correction=0) if n else torch.zeros_like(mean)
     prior = (_PRIOR_VARIATION * mean).square()
     return torch.stack([mean, ((n * variance + _PRIOR_CLIPS * prior) / (n + _PRIOR_CLIPS)).sqrt()])

@@ -14,7 +14,7 @@ from auscult.corpus.clip import Clip
 from auscult.detectors.base import DetectorConfig, Needs, require_fitted
 from auscult.detectors.machines import MachineDetector
 from auscult.detectors.multires_bank import Banks, excess
-from auscult.detectors.multires_judging import Known, chosen, held_back
+from auscult.detectors.multires_judging import Known, chosen, held_back, logarithm
 from auscult.detectors.multires_settings import MultiresConfig
 from auscult.detectors.multires_training import Crops, Learner, loss_of
 from auscult.detectors.registry import register
@@ -40,6 +40,8 @@ _HOP = 512
 """Of the middle spectrogram, and of the log-mel that maps are aligned with."""
 
 _MAP_STEPS = 8
+_LEAST = 1e-30
+"""Of a map's mean, by which it is divided."""
 _CROPS_AT_ONCE = 8
 _FEWEST_FRAMES = 8
 
@@ -61,8 +63,9 @@ class Multires(MachineDetector):
 
     The quick preset lets a memory bank of each machine type judge too (`bank`, ours): a network hears what tells
     machines apart, and many a fault does not sound like another machine. A tenth of the clips then teaches the network
-    nothing, so that what distance is usual is known; what distance and bank each exceed the usual by is brought
-    together as a root mean square, and so are both maps, each in multiples of the usual, as a mean.
+    nothing, so that what distance is usual is known; what its logarithm and the bank each exceed the usual by is
+    brought together as a root mean square. The map is the mean of both maps, the network's of the mean that its
+    excess has when squared, the bank's as it is.
 
     References
     ----------
@@ -237,9 +240,11 @@ class Multires(MachineDetector):
 
     def _joined(self, clip: Clip, distance: float, by_bank: torch.Tensor) -> float:
         """Root mean square of what distance and bank exceed the usual by."""
+        return float(torch.stack([self._excess(clip, distance), by_bank]).square().mean().sqrt())
+
+    def _excess(self, clip: Clip, distance: float) -> torch.Tensor:
         usual = self._known().usual(clip.machine_type, self.config)
-        above = excess(torch.tensor(distance, dtype=torch.float64), usual)
-        return float(torch.stack([above, by_bank]).square().mean().sqrt())
+        return excess(logarithm(torch.tensor(distance, dtype=torch.float64)), usual)
 
     def findings(self, clip: Clip) -> tuple[str, ...]:
         """What the bank finds strange, in words; see `Detector.findings`."""
@@ -250,8 +255,9 @@ class Multires(MachineDetector):
         own = self._own_map(clip, logmel)
         if self.banks is None:
             return own
-        usual = float(self._known().usual(clip.machine_type, self.config)[0])
-        return (own * own.numel() / usual + self.banks.map(clip, logmel)) / 2
+        with torch.inference_mode():
+            mean = float(self._excess(clip, self._distance(clip, learnt=False)).square())
+        return (own * mean / own.mean().clamp(min=_LEAST) + self.banks.map(clip, logmel)) / 2
 
     def _own_map(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:
         """What each bin adds to the distance, shape (n_frames, n_mels)."""

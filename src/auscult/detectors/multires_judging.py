@@ -11,7 +11,6 @@ import torch
 from torch.nn.functional import normalize
 
 from auscult.corpus.clip import Clip
-from auscult.detectors.bank_parts import usual
 from auscult.detectors.multires_settings import MultiresConfig
 from auscult.nn.balancing import balance
 from auscult.nn.density import related
@@ -23,6 +22,14 @@ _FEWEST_TO_HOLD = 5
 
 _LEAST = 1e-12
 """Distances of a network that has hardly learnt are this small."""
+
+_TAUGHT_ASKED = 50
+"""Clips that taught the networks, of which it is asked how far they lie from the others."""
+
+_PRIOR_CLIPS = 10
+_PRIOR_SPREAD = 0.5
+"""A spread of logarithms, and as how many clips' it counts: few clips say little of their own. Ours, as two thirds of
+the synthetic machines' clips lie within a factor of e^0.5 of their mean."""
 
 
 @dataclass
@@ -86,23 +93,30 @@ class Known:
         return reference.nearest(embedded.transpose(0, 1), apart).T
 
     def usual(self, kind: str, config: MultiresConfig) -> torch.Tensor:
-        """Mean and spread, (2,), of left-out distances of a machine type's clips, of those held back if there are any.
+        """Mean and spread, (2,), of the logarithm of left-out distances of a machine type's clips.
 
-        Those that taught the networks lie nearer to one another than new clips do to them.
+        Of those held back, if there are any: those that taught the networks mostly lie nearer to one another than new
+        clips do to them. Yet the few that are held back may be twins of others: the mean is not below that of those
+        that taught. The spread is that of both, each about its own mean. Ours.
         """
         key = (kind if kind in self.types else "", config)
         if key not in self._usual:
             own = sorted(set(self.owners[1][self.own(kind)].tolist()))
-            some = [clip for clip in own if self.clips[clip] in self.held] or own
+            held = [clip for clip in own if self.clips[clip] in self.held]
+            taught = [clip for clip in own if self.clips[clip] not in self.held]
             reference = self.reference(kind, config)
-            distances = [self._left_out(clip, reference, config) for clip in some]
-            self._usual[key] = usual(torch.stack(distances), least=_LEAST)
+            groups = [
+                torch.stack([self._left_out(clip, reference, config) for clip in group])
+                for group in (held, taught[:: max(1, len(taught) // _TAUGHT_ASKED)])
+                if group and len(own) > 1
+            ]
+            self._usual[key] = _usual(groups)
         return self._usual[key]
 
     def _left_out(self, clip: int, reference: Reference, config: MultiresConfig) -> torch.Tensor:
-        """Mean distance of a known clip's crops to the others."""
+        """Logarithm of the mean distance of a known clip's crops to the others."""
         own = self.embeddings[self.owners[1] == clip].transpose(0, 1)
-        return self._without(clip, reference, config).nearest(own, apart).double().mean()
+        return logarithm(self._without(clip, reference, config).nearest(own, apart).double().mean())
 
     def reference(self, kind: str, config: MultiresConfig) -> Reference:
         """What clips of a machine type are compared with: all that is known where the type is not."""
@@ -184,6 +198,19 @@ def held_back(labels: Sequence[Hashable], seed: int) -> list[int]:
         if len(own) >= _FEWEST_TO_HOLD
     ]
     return sorted(np.concatenate(held).tolist()) if held else []
+
+
+def logarithm(distance: torch.Tensor) -> torch.Tensor:
+    """Of a distance: how large it is differs by orders of magnitude from one network and machine to the next."""
+    return distance.clamp(min=_LEAST).log()
+
+
+def _usual(groups: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Greatest of the groups' means, and their spread about these, (2,); nothing is far where there is no group."""
+    mean = torch.stack([group.mean() for group in groups]).amax() if groups else torch.zeros((), dtype=torch.float64)
+    squares = torch.cat([*(group - group.mean() for group in groups), mean.new_zeros(0)]).square()
+    prior = _PRIOR_CLIPS * _PRIOR_SPREAD**2
+    return torch.stack([mean, ((squares.sum() + prior) / (len(squares) + _PRIOR_CLIPS)).sqrt()])
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from auscult.detectors.base import DetectorConfig
 from auscult.nn.density import Form
@@ -67,3 +67,9 @@ class MultiresConfig(DetectorConfig):
     batch_size: int = Field(default=64, ge=4, description="clips in a training step")
     learning_rate: PositiveFloat = Field(default=1e-3, description="of AdamW")
     max_steps: PositiveInt | None = Field(default=None, description="end after so many steps")
+
+    @model_validator(mode="after")
+    def _a_bank_wants_ratios(self) -> MultiresConfig:
+        if self.bank and self.density_form == "difference":
+            raise ValueError("density_form=difference gives distances below zero: use ratio, or bank=false")
+        return self
