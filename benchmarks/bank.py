@@ -27,12 +27,13 @@ import numpy as np
 import torch
 
 from auscult.corpus import Clip
-from auscult.corpus.synthetic import MACHINE_TYPES, RATE, faults_of, machine_ids, synthesise
+from auscult.corpus.synthetic import MACHINE_TYPES, machine_ids
 from auscult.detectors.bank import Bank
 from auscult.detectors.bank_settings import BankConfig
 from auscult.detectors.bank_views import VIEWS
 from auscult.detectors.registry import create
 from auscult.store import LogMels, Store
+from machines import clips
 
 COUNTS = {("train", "normal"): 60, ("test", "normal"): 20, ("test", "anomaly"): 20}
 FEW = 6
@@ -65,24 +66,10 @@ class Unit:
 
 def make(machine_type: str, ids: Sequence[str], seed: int) -> tuple[list[Clip], list[Clip]]:
     """Clips to learn from, and to judge."""
-    faults = faults_of(machine_type)
     parts: dict[str, list[Clip]] = {"train": [], "test": []}
     for machine_id in ids:
         for (split, condition), count in COUNTS.items():
-            for index in range(count):
-                sound = synthesise(
-                    machine_type,
-                    machine_id,
-                    fault=faults[index % len(faults)] if condition == "anomaly" else None,
-                    seed=seed,
-                    split=split,
-                    condition=condition,
-                    index=index,
-                )
-                name = f"{machine_type}/{split}/{condition}_{machine_id}_{index:03d}"
-                parts[split].append(
-                    Clip(name, None, machine_type, machine_id, split, condition, samples=sound.samples, rate=RATE)
-                )
+            parts[split] += clips(machine_type, machine_id, split, condition, count, seed=seed)
     return parts["train"], parts["test"]
 
 
@@ -93,9 +80,9 @@ class Ready(Store):
         super().__init__()
         self.by_path = dict(zip([c.path for c in logmels.clips], logmels.spectra, strict=True))
 
-    def collect(self, clips: Sequence[Clip], front_end: object) -> LogMels:  # noqa: ARG002
-        """Those of `clips`."""
-        return LogMels(list(clips), [self.by_path[clip.path] for clip in clips])
+    def collect(self, some: Sequence[Clip], front_end: object) -> LogMels:  # noqa: ARG002
+        """Those of `some`."""
+        return LogMels(list(some), [self.by_path[clip.path] for clip in some])
 
 
 def prepare(machine_type: str, ids: Sequence[str], seed: int, networks: int) -> Unit:
@@ -114,9 +101,9 @@ def prepare(machine_type: str, ids: Sequence[str], seed: int, networks: int) -> 
     ]
     if networks:
         rivals += [(f"{n}, {networks} steps", n, {"max_steps": networks}, train) for n in ("ae", "idnn")]
-    for title, name, settings, clips in rivals:
+    for title, name, settings, learnt in rivals:
         detector = create(name, "quick", settings)
-        detector.fit(clips, store=ready)
+        detector.fit(learnt, store=ready)
         with torch.inference_mode():
             unit.clip_scores[title] = np.array([detector.score_logmel(x) for x in judged])
     for part in (train, test):

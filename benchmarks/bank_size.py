@@ -21,16 +21,17 @@ import numpy as np
 import torch
 
 from auscult.corpus import Clip
-from auscult.corpus.synthetic import RATE, faults_of, machine_ids, synthesise
+from auscult.corpus.synthetic import machine_ids
 from auscult.detectors.bank import Bank
 from auscult.detectors.bank_settings import BankConfig
 from auscult.evaluation.metrics import figures
 from auscult.store import Store
+from machines import clips
 
 SEED = 21
 SIZES = (500, 1000, 2000)
 KEPT = (1000, 500, 250, 100, 50, 25)
-COUNTS = {("train", "normal"): 500, ("test", "normal"): 20, ("test", "anomaly"): 20}
+N_TRAIN, N_TEST = 500, 20
 
 
 def timed() -> None:
@@ -59,18 +60,7 @@ def timed() -> None:
         print(f"{size} clips: learnt in {fitted - begun:.1f} s, a clip judged in {judged:.1f} ms", flush=True)
 
 
-def clips(machine_type: str, machine: str, split: str, condition: str) -> list[Clip]:
-    """Clips of one machine; the faults of its type in turn."""
-    faults = faults_of(machine_type)
-    made = []
-    for k in range(COUNTS[split, condition]):
-        fault = faults[k % len(faults)] if condition == "anomaly" else None
-        sound = synthesise(machine_type, machine, fault=fault, seed=SEED, split=split, condition=condition, index=k)
-        made.append(Clip(f"{machine_type} {machine} {split} {condition} {k}", samples=sound.samples, rate=RATE))
-    return made
-
-
-def area(bank: Bank, tested: list[tuple[list[Clip], list[Clip]]]) -> float:
+def area(bank: Bank, tested: list[tuple[list[Clip], ...]]) -> float:
     """Mean AUC over machines, in percent."""
     areas = []
     for healthy, faulty in tested:
@@ -85,9 +75,10 @@ def kept() -> None:
     print(f"\n| type | {' | '.join(str(n) for n in KEPT)} |\n|{'---|' * (len(KEPT) + 1)}")
     for machine_type in ("fan", "slider", "valve"):
         machines = machine_ids(machine_type, 2)
-        train = [clip for machine in machines for clip in clips(machine_type, machine, "train", "normal")]
+        parts = [clips(machine_type, machine, "train", "normal", N_TRAIN, seed=SEED) for machine in machines]
+        train = [clip for part in parts for clip in part]
         tested = [
-            (clips(machine_type, machine, "test", "normal"), clips(machine_type, machine, "test", "anomaly"))
+            tuple(clips(machine_type, machine, "test", truth, N_TEST, seed=SEED) for truth in ("normal", "anomaly"))
             for machine in machines
         ]
         row = []

@@ -9,15 +9,15 @@ ones of each to judge. Four plants a row, seeds 0 to 3; no setting was chosen by
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from auscult.corpus import Clip
-from auscult.corpus.synthetic import RATE, faults_of, synthesise
 from auscult.detectors.registry import create
 from auscult.store import Store
+from machines import clips
 
 SEEDS = range(4)
 TYPES = ("fan", "slider")
@@ -45,33 +45,20 @@ SHIFTS = {"a third as loud, 6 dB noisier": Shift(0.3, 0.0), "12 dB noisier": Shi
 SOURCE = Shift(1.0, 6.0)
 
 
-def clips(kind: str, domain: str, shift: Shift, split: str, condition: str, count: int, seed: int) -> list[Clip]:
+def heard(kind: str, domain: str, shift: Shift, split: str, condition: str, count: int, seed: int) -> list[Clip]:
     """Some clips of one domain."""
-    faults, made = faults_of(kind), []
-    for k in range(count):
-        sound = synthesise(
-            kind,
-            "id_00",
-            fault=faults[k % len(faults)] if condition == "anomaly" else None,
-            severity=2.0,
-            snr_db=shift.snr_db,
-            seconds=4.0,
-            seed=seed,
-            split=split,
-            condition=condition,
-            index=k + (1000 if domain == "target" else 0),
-        )
-        samples = sound.samples * np.float32(shift.gain)
-        made.append(Clip(f"{domain} {split} {condition} {k}", samples=samples, rate=RATE, domain=domain))
-    return made
+    first = 1000 if domain == "target" else 0
+    how = {"severity": 2.0, "snr_db": shift.snr_db, "seconds": 4.0, "seed": seed}
+    made = clips(kind, "id_00", split, condition, count, first=first, **how)
+    return [replace(clip, samples=clip.samples * np.float32(shift.gain), domain=domain) for clip in made]
 
 
 def figures(kind: str, target: Shift, seed: int, store: Store) -> dict[str, list[float]]:
     """Of one plant, by way: false alarms in the target domain; AUC of source, of target and of both together."""
     domains = {"source": (SOURCE, N_SOURCE), "target": (target, N_TARGET)}
-    train = [c for d, (shift, n) in domains.items() for c in clips(kind, d, shift, "train", "normal", n, seed)]
+    train = [c for d, (shift, n) in domains.items() for c in heard(kind, d, shift, "train", "normal", n, seed)]
     test = {
-        (d, condition): clips(kind, d, shift, "test", condition, N_TEST, seed)
+        (d, condition): heard(kind, d, shift, "test", condition, N_TEST, seed)
         for d, (shift, _) in domains.items()
         for condition in ("normal", "anomaly")
     }
