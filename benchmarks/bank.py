@@ -192,6 +192,7 @@ def ablate(table: Table) -> None:
     for name in DEFAULT:
         table.row(f"without {name}", fused(n for n in DEFAULT if n != name))
     table.row("with peak", fused(names))
+    table.row("views: least", lambda unit: everything[id(unit)][:, : len(DEFAULT)].min(1))
     others: dict[str, dict[str, object]] = {
         "views: largest": {"fusion": "max"},
         "views: mean": {"fusion": "mean"},
