@@ -34,8 +34,11 @@ def clip(seed: int, machine_id: str = "id_00", seconds: float = 1.0) -> Clip:
 def test_without_python_stretch_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "python_stretch", None)
     monkeypatch.setitem(sys.modules, "python_stretch.Signalsmith", None)
-    with pytest.raises(AuscultError, match=r"python-stretch.*not installed — pip install 'auscult\[augmentation\]'"):
-        create("augmentation-classifier", "quick").fit([clip(1)], store=Store(tmp_path))
+    made = create("augmentation-classifier", "quick")
+    said = r"python-stretch.*not installed — pip install 'auscult\[augmentation\]'"
+    for step in (made.depends_on, made.make_ready, lambda: made.fit([clip(1)], store=Store(tmp_path))):
+        with pytest.raises(AuscultError, match=said):
+            step()
 
 
 def test_the_papers_settings() -> None:

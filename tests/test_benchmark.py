@@ -31,6 +31,7 @@ from auscult.benchmark.running import Done, Job, run_one
 from auscult.benchmark.selection import Selection
 from auscult.benchmark.smoke import few, smoke, write_machine
 from auscult.benchmark.tables import Table, shown
+from auscult.detectors.base import Detector
 from auscult.detectors.recipes import RECIPES
 from auscult.detectors.registry import detectors
 from auscult.engines import Outcome
@@ -201,6 +202,21 @@ def test_the_plan_is_told_first_and_finished_work_is_not_redone(finished: Path, 
     assert summary.results is not None
     assert "10 runs, 10 done, 0 to do: nothing left to do" in said[0]
     assert re.search(r"soon +not available: auscult has no detector not-there-yet yet", said[0])
+
+
+def test_the_plan_says_what_a_row_lacks(
+    tiny_plant: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def depends_on(self: Detector) -> str:
+        raise AuscultError("the nose is not installed", "pip install nose")
+
+    monkeypatch.setattr(detectors()["knn"], "depends_on", depends_on)
+    said: list[str] = []
+    conduct(Request(tiny(), tmp_path / "out", tiny_plant, plan_only=True), tell=said.append)
+    assert not here.ran
+    assert re.search(
+        r"knn +\d+ runs?, 0 done.*\n +will break here: the nose is not installed — pip install nose\n", said[0]
+    )
 
 
 @pytest.fixture

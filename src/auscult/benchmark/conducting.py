@@ -175,6 +175,7 @@ def describe(plan: Plan, expected: Mapping[str, float | None], workers: int, eng
         time = f", about {costs.in_words(seconds)} of one core" if seconds else ""
         time += ", time unknown" if unknown and not seconds else ""
         lines.append(f"{label} {counted(len(runs), 'run')}, {done} done{time}")
+        lines += [f"  {'':<28} will break here: {what}" for what in plan.lacking(row)]
     left = [expected[run.name] for run in plan.todo]
     wall, unknown = costs.total(left, workers)
     about = f"about {costs.in_words(wall)} with {workers} workers" if wall else "time unknown"

@@ -87,6 +87,12 @@ class Plan:
         """The runs of a row."""
         return [run for run in self.runs if run.row.name == row.name]
 
+    def lacking(self, row: Row) -> list[str]:
+        """What is not to be had here, and without which runs of a row would break."""
+        jobs = [run.job for run in self.of(row) if not run.done and run.job.model_of is None]
+        asked = {(job.detector, job.preset, _text(job.settings)) for job in jobs}
+        return sorted({_lacking(*one) for one in asked} - {""})
+
 
 def make_plan(
     experiment: Experiment,
@@ -301,6 +307,15 @@ def _resolved(detector: str, preset: str, settings: str) -> str:
     """Everything that a detector with these settings is, as text."""
     made = registry.create(detector, preset, json.loads(settings))
     return "\n".join([made.name, made.config.model_dump_json(), made.front_end.model_dump_json()])
+
+
+def _lacking(detector: str, preset: str, settings: str) -> str:
+    """What a detector says that it needs and does not find, or empty."""
+    try:
+        registry.create(detector, preset, json.loads(settings)).depends_on()
+    except AuscultError as error:
+        return str(error)
+    return ""
 
 
 @lru_cache(maxsize=4096)

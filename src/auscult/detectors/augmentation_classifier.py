@@ -124,6 +124,15 @@ class AugmentationClassifier(ClassifierDetector):
             network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
 
+    def depends_on(self) -> str:
+        """The library that shifts and stretches; see `Detector.depends_on`."""
+        require_stretching()
+        return ""
+
+    def make_ready(self) -> None:
+        """Look for the same library; see `Detector.make_ready`."""
+        require_stretching()
+
     def fit(
         self,
         train: Sequence[Clip],
