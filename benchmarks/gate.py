@@ -1,10 +1,10 @@
 """Which detector is the best on six types of synthetic machines: without labels, and with machine IDs.
 
 python benchmarks/gate.py --workers 2
-python benchmarks/gate.py --labelled --budget 30 --workers 2
+python benchmarks/gate.py --labelled --budget 15 --test 10 --workers 2
 
-Three plants (seeds), two machines of each type and plant: 60 clips of each machine to learn from, 20 healthy ones and
-at each of three severities 20 faulty ones to judge. Quick presets; a budget is the seconds of training for each
+Three plants (seeds), two machines of each type and plant: 60 clips of each machine to learn from, 20 healthy ones
+(or --test) and at each of three severities 20 faulty ones to judge. Quick presets; a budget is the seconds of training for each
 machine type, of which a model for one machine has its share, and one for all types the sum. A type's AUC is the mean
 over its machines and the plants.
 """
@@ -38,7 +38,7 @@ from auscult.store import Store
 
 SEVERITIES = (0.5, 1.0, 2.0)
 SEEDS = (31, 32, 33)
-N_MACHINES, N_TRAIN, N_TEST = 2, 60, 20
+N_MACHINES, N_TRAIN = 2, 60
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Found:
     seconds: float
 
 
-def make(home: Path) -> None:
+def make(home: Path, n_test: int) -> None:
     """Write the plants: healthy clips with the first severity, and the faulty ones of each."""
     for seed in SEEDS:
         for severity in SEVERITIES:
@@ -82,8 +82,8 @@ def make(home: Path) -> None:
                 home / str(seed) / f"{severity:g}",
                 ids=N_MACHINES,
                 train=N_TRAIN if first else 1,
-                test_normal=N_TEST if first else 1,
-                test_anomaly=N_TEST,
+                test_normal=n_test if first else 1,
+                test_anomaly=n_test,
                 severity=severity,
                 seed=seed,
                 workers=available_cores(),
@@ -146,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", action="store_true", help="detectors that need machine IDs")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="of training; default: the preset's steps")
+    parser.add_argument("--test", type=int, default=20, metavar="N", help="clips to judge, of each kind and machine")
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
     rivals = LABELLED if asked.labelled else UNLABELLED
@@ -156,7 +157,7 @@ def main() -> None:
         ProcessPoolExecutor(asked.workers, mp_context=get_context("spawn")) as pool,
     ):
         home = Path(folder)
-        make(home)
+        make(home, asked.test)
         running = {}
         for rival in rivals:
             for seed in SEEDS:

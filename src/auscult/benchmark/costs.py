@@ -54,6 +54,7 @@ COSTS: dict[tuple[str, str], Cost] = {
     ("bank", "paper"): Cost(0, 0.0248, 0, 0.00932),
     ("convcnp", "quick"): Cost(0.00243, 0.00205, 309, 0.122),
     ("convcnp", "paper"): Cost(0.0182, 0.00352, 309, 1.86),
+    ("geco", "quick"): Cost(0.09, 0, 1, 0.087),
     ("glow", "quick"): Cost(0.00541, 0.00144, 18, 0.0334),
     ("glow", "paper"): Cost(0.0699, 0.00947, 18, 0.355),
     ("glow-aff", "quick"): Cost(0.00558, 0.00341, 36, 0.0328),
@@ -70,6 +71,7 @@ COSTS: dict[tuple[str, str], Cost] = {
     ("maf", "paper"): Cost(0.00567, 0.0168, 78, 0.0831),
     ("mobilenetv2", "quick"): Cost(0.00399, 0.00283, 32, 0.0216),
     ("mobilenetv2", "paper"): Cost(0.00439, 0.00166, 32, 0.272),
+    ("multires", "quick"): Cost(0.079, 0.11, 1, 0.094),
     ("pae", "quick"): Cost(0.000899, 0.00249, 305, 0.0848),
     ("pae", "paper"): Cost(0.00147, 0.000422, 305, 0.115),
     ("proxy-outlier", "quick"): Cost(0.0115, 0.000267, 2, 0.0638),
@@ -80,7 +82,8 @@ COSTS: dict[tuple[str, str], Cost] = {
     ("vqvae", "paper"): Cost(0.322, 0, 1, 0.121),
 }
 """By detector and preset; measured by `python benchmarks/costs.py` on one busy core of an AMD EPYC (Zen 4). Training of
-`auddsr`, `auddsr-annot` and `vqvae`, whose examples are images: by `python benchmarks/auddsr.py`."""
+`auddsr`, `auddsr-annot` and `vqvae`, whose examples are images: by `python benchmarks/auddsr.py`; of `geco` and
+`multires`: from their runs of the experiment `synthetic`."""
 
 
 def estimate(run: Run, device: str = "cpu") -> float | None:
