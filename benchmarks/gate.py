@@ -4,9 +4,9 @@ python benchmarks/gate.py --workers 2
 python benchmarks/gate.py --labelled --budget 15 --test 10 --workers 2
 
 Three plants (seeds), two machines of each type and plant: 60 clips of each machine to learn from, 20 healthy ones
-(or --test) and at each of three severities 20 faulty ones to judge. Quick presets; a budget is the seconds of training for each
-machine type, of which a model for one machine has its share, and one for all types the sum. A type's AUC is the mean
-over its machines and the plants.
+(or --test) and at each of three severities 20 faulty ones to judge. Quick presets; a budget is the seconds of training
+for each machine type, of which a model for one machine has its share, and one for all types the sum. A type's AUC is
+the mean over its machines and the plants.
 """
 
 from __future__ import annotations
