@@ -60,6 +60,7 @@ LABELLED = [
     Rival("geco"),
     Rival("auddsr-annot", "type", "all-types", {"outlier_types": "all"}),
     Rival("proxy-outlier", "id", "same-type"),
+    Rival("glow-aff", "id", "same-type"),
     Rival("mobilenetv2"),
     Rival("id-classifier"),
 ]
