@@ -1,7 +1,7 @@
-"""Which detector is the best on six types of synthetic machines: without labels, and with machine IDs.
+"""Which detector is the best on six types of synthetic machines: without labels, and with them.
 
 python benchmarks/gate.py --workers 2
-python benchmarks/gate.py --labelled --budget 15 --test 10 --workers 2
+python benchmarks/gate.py --labelled --budget 10 --test 10 --workers 2
 
 Three plants (seeds), two machines of each type and plant: 60 clips of each machine to learn from, 20 healthy ones
 (or --test) and at each of three severities 20 faulty ones to judge. Quick presets; a budget is the seconds of training
@@ -93,8 +93,8 @@ def make(home: Path, n_test: int) -> None:
 
 def clips(home: Path, seed: int, severity: float, split: str, condition: str) -> list[Clip]:
     """Those of a plant."""
-    found = open_data(home / str(seed) / f"{severity:g}").clips()
-    return [clip for clip in found if (clip.split, clip.condition) == (split, condition)]
+    every = open_data(home / str(seed) / f"{severity:g}").clips()
+    return [clip for clip in every if (clip.split, clip.condition) == (split, condition)]
 
 
 def of(some: list[Clip], machine_type: str, machine_id: str = "") -> list[Clip]:
@@ -145,7 +145,9 @@ def found(home: Path, rival: Rival, seed: int, machine_types: tuple[str, ...], b
 def main() -> None:
     """Run all, and print a table for each severity and one of their means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labelled", action="store_true", help="detectors that need machine IDs")
+    parser.add_argument(
+        "--labelled", action="store_true", help="detectors that need machine IDs or other machines' clips"
+    )
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="of training; default: the preset's steps")
     parser.add_argument("--test", type=int, default=20, metavar="N", help="clips to judge, of each kind and machine")
     parser.add_argument("--workers", type=int, default=1)
