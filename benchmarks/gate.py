@@ -145,9 +145,7 @@ def found(home: Path, rival: Rival, seed: int, machine_types: tuple[str, ...], b
 def main() -> None:
     """Run all, and print a table for each severity and one of their means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--labelled", action="store_true", help="detectors that need machine IDs or other machines' clips"
-    )
+    parser.add_argument("--labelled", action="store_true", help="those that need IDs, or other machines' clips")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="of training; default: the preset's steps")
     parser.add_argument("--test", type=int, default=20, metavar="N", help="clips to judge, of each kind and machine")
     parser.add_argument("--workers", type=int, default=1)
