@@ -256,8 +256,8 @@ class Multires(MachineDetector):
         if self.banks is None:
             return own
         with torch.inference_mode():
-            mean = float(self._excess(clip, self._distance(clip, learnt=False)).square())
-        return (own * mean / own.mean().clamp(min=_LEAST) + self.banks.map(clip, logmel)) / 2
+            strange = float(self._excess(clip, self._distance(clip, learnt=False)).square())
+        return (own * strange / own.mean().clamp(min=_LEAST) + self.banks.map(clip, logmel)) / 2
 
     def _own_map(self, clip: Clip, logmel: torch.Tensor) -> torch.Tensor:
         """What each bin adds to the distance, shape (n_frames, n_mels)."""
