@@ -2,8 +2,8 @@
 
 python benchmarks/bank_size.py
 
-Time: one thread's own, ten-second clips made of noise, described once and then varied; a clip judged from its log-mel, the median
-of twenty rounds with what nine in ten of them lay between.
+Time: one thread's own, ten-second clips made of noise, described once and then varied; a clip judged from its
+log-mel, the median of twenty rounds with what nine in ten of them lay between.
 AUC: synthetic machines, 500 clips of each of two machines to learn from, 20 + 20 of each to judge, one model a type,
 default severity; banks of fewer clips are drawn thrice.
 """
