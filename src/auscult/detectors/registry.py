@@ -49,8 +49,9 @@ def get(name: str) -> type[Detector]:
     known = detectors()
     if name not in known:
         nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
-        raise AuscultError(f"there is no detector {name!r}", f"{hint} `auscult detectors` lists them all")
+        everyone = "`auscult detectors` lists them all"
+        hint = f"did you mean {nearest[0]!r}? {everyone}" if nearest else f"{everyone}: {', '.join(known)}"
+        raise AuscultError(f"there is no detector {name!r}", hint)
     return known[name]
 
 
