@@ -14,7 +14,7 @@ from auscult.corpus import Clip
 from auscult.detectors.bank import Bank
 from auscult.detectors.bank_parts import drawn
 from auscult.detectors.bank_settings import BankConfig
-from auscult.detectors.bank_views import VIEWS, rank_weights
+from auscult.detectors.bank_views import VIEWS, Heard, rank_weights
 from auscult.detectors.registry import create
 from auscult.errors import AuscultError
 from auscult.nn.memory import BandMemory, bands_of, learn_whitening, left_out, nearest, shrunk_covariance
@@ -75,13 +75,16 @@ def test_shrunk_covariance_is_that_of_ledoit_and_wolf(n: int) -> None:
 def test_nearest_against_brute_force() -> None:
     distances = torch.rand(9, 4, dtype=torch.float64)
     weights = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
-    overall, by_band = nearest(distances, weights, 2)
+    overall, by_band = nearest(distances.square(), weights, 2)
     each = sorted(
         sum(w * d**2 for w, d in zip(weights.tolist(), row, strict=True)) ** 0.5 for row in distances.tolist()
     )
     assert float(overall) == pytest.approx(np.mean(each[:2]))
     np.testing.assert_allclose(by_band, np.sort(distances, axis=0)[:2].mean(0))
-    many, many_by_band = nearest(torch.stack([distances, distances + 1]), weights, 2)
+    one, one_by_band = nearest(distances.square(), weights, 1)
+    assert float(one) == pytest.approx(each[0])
+    np.testing.assert_allclose(one_by_band, distances.amin(0))
+    many, many_by_band = nearest(torch.stack([distances, distances + 1]).square(), weights, 2)
     assert float(many[0]) == float(overall)
     np.testing.assert_allclose(many_by_band[1], by_band + 1)
 
@@ -93,7 +96,7 @@ def test_left_out_is_what_a_memory_of_the_others_says() -> None:
     for out in range(12):
         kept = torch.arange(12) != out
         memory = BandMemory(values[kept].float(), learn_whitening(values[kept], bands, together=False), bands)
-        expected = nearest(memory.distances(values[out].float()).double(), weights, 1)
+        expected = nearest(memory.squared_distances(values[out].float()), weights, 1)
         assert float(overall[out]) == pytest.approx(float(expected[0]), rel=1e-4)
         np.testing.assert_allclose(by_band[out], expected[1], rtol=1e-3)
 
@@ -105,7 +108,7 @@ def test_left_out_clips_are_as_far_as_new_ones() -> None:
     bands, weights = bands_of(16, 2), torch.full((2,), 0.5).double()
     overall, _ = left_out(values, bands, weights, k=1, folds=10)
     memory = BandMemory(values.float(), learn_whitening(values, bands), bands)
-    distances = torch.stack([nearest(memory.distances(x.float()).double(), weights, 1)[0] for x in new])
+    distances = torch.stack([nearest(memory.squared_distances(x.float()), weights, 1)[0] for x in new])
     assert float(overall.mean()) == pytest.approx(float(distances.mean()), rel=0.1)
 
 
@@ -121,7 +124,7 @@ def test_what_healthy_clips_do_counts_for_little() -> None:
     shares = []
     for together in (True, False):
         memory = BandMemory(values, learn_whitening(values, bands, together), bands)
-        near, far = (torch.stack([memory.distances(x).min() for x in some]) for some in (alike, alone))
+        near, far = (torch.stack([memory.squared_distances(x).min() for x in some]) for some in (alike, alone))
         shares.append(float((far[:, None] > near).double().mean()))
     assert shares[0] > 0.9 > shares[1]
 
@@ -148,14 +151,14 @@ def logmel() -> torch.Tensor:
 
 
 def test_ranked_weights_are_those_of_ranked_pooling() -> None:
-    weights = rank_weights(313, 0.0303)
+    weights = rank_weights(313, (0.0303,))[:, 0]
     np.testing.assert_allclose(weights[1:] / weights[:-1], 0.9, atol=1e-3)
     assert float(weights.sum()) == pytest.approx(1)
 
 
 def test_loudest_and_quietest_frames(logmel: torch.Tensor) -> None:
     for name, shares, descending in (("loudest", (0.03, 0.1, 0.3), True), ("quietest", (0.01, 0.1, 0.3), False)):
-        got = VIEWS[name].describe(logmel)
+        got = VIEWS[name].describe(Heard(logmel))
         for band in range(5):
             ranked = sorted(logmel[:, band].tolist(), reverse=descending)
             for column, share in enumerate(shares):
@@ -164,7 +167,7 @@ def test_loudest_and_quietest_frames(logmel: torch.Tensor) -> None:
 
 
 def test_jumps_are_differences_at_each_lag(logmel: torch.Tensor) -> None:
-    got = VIEWS["jumps"].describe(logmel)
+    got = VIEWS["jumps"].describe(Heard(logmel))
     for column, lag in enumerate((1, 2, 3, 4, 6, 8, 12, 16, 24, 32)):
         squares = [np.mean([(logmel[t + lag, b] - logmel[t, b]) ** 2 for t in range(97 - lag)]) for b in range(5)]
         np.testing.assert_allclose(got[:, column], 10 * np.log10(np.array(squares) + 0.0009))
@@ -175,7 +178,7 @@ def test_rhythm_is_heard_in_its_band() -> None:
     frames = torch.arange(300, dtype=torch.float64)
     steady = torch.zeros(300, dtype=torch.float64)
     swinging = 5 * torch.sin(2 * torch.pi * 8.5 * frames / 64)
-    got = VIEWS["rhythm"].describe(torch.stack([steady, swinging], 1))
+    got = VIEWS["rhythm"].describe(Heard(torch.stack([steady, swinging], 1)))
     assert int(got[1].argmax()) == 4
     assert float(got[1].max()) > 30 + float(got[0].max())
 
@@ -184,7 +187,7 @@ def test_rhythm_is_heard_in_its_band() -> None:
 def test_statistics_hardly_depend_on_the_length(name: str) -> None:
     """Of a long clip and its half; the maximum does, which is why it is not in the default."""
     long = torch.from_numpy(np.random.default_rng(6).normal(-40, 6, (4000, 4)))
-    whole, part = (VIEWS[name].describe(x) for x in (long, long[500:1500]))
+    whole, part = (VIEWS[name].describe(Heard(x)) for x in (long, long[500:1500]))
     change = float((whole - part).abs().mean())
     assert change < 1 if name != "peak" else change > 1
 
@@ -195,7 +198,7 @@ def test_blame_is_shared_out_whole(n_frames: int, seed: int, step: float) -> Non
     random = np.random.default_rng(seed)
     x, other = (torch.from_numpy(step * random.normal(0, 3, (n_frames, 6)) - 40) for _ in range(2))
     for view in VIEWS.values():
-        own, healthy_one = view.describe(x), view.describe(other)
+        own, healthy_one = view.describe(Heard(x)), view.describe(Heard(other))
         assert own.shape == (6, view.size)
         assert own.isfinite().all()
         shares = view.shares(x, own, healthy_one)
@@ -211,9 +214,9 @@ def test_the_map_is_the_squared_distances_shared_out(bank: Bank) -> None:
     x = bank.logmel(clip(machine_sound(900, faulty=True)))
     by_view = []
     for name, own in bank.describe(x).items():
-        distances = bank.memories[name].distances(own).amin(0).double()
+        squares = bank.memories[name].squared_distances(own).amin(0)
         assert bank.tensors is not None
-        by_view.append((distances / bank.tensors[f"{name}.usual_by_band"][0]).square().mean())
+        by_view.append((squares / bank.tensors[f"{name}.usual_by_band"][0].square()).mean())
     assert float(bank.map_logmel(x).mean()) == pytest.approx(float(torch.stack(by_view).mean()), rel=1e-4)
 
 

@@ -13,6 +13,7 @@ from auscult.calibration import Calibration
 from auscult.corpus import Clip
 from auscult.detectors.bank import Bank
 from auscult.detectors.bank_tokens import TOKEN_VIEWS, Tokens
+from auscult.detectors.bank_views import Heard
 from auscult.detectors.registry import create, rescored
 from auscult.errors import AuscultError
 from auscult.export import export
@@ -124,9 +125,9 @@ def test_the_map_is_the_squared_distances_shared_out(bank: Bank) -> None:
     shares = bank._blamed(heard.tokens)
     wanted = []
     for name, own in bank.describe(heard.tokens).items():
-        distances = bank.memories[name].distances(own).amin(0).double()
+        squares = bank.memories[name].squared_distances(own).amin(0)
         assert bank.tensors is not None
-        wanted.append((distances / bank.tensors[f"{name}.usual_by_band"][0]).square())
+        wanted.append(squares / bank.tensors[f"{name}.usual_by_band"][0].square())
     np.testing.assert_allclose(shares.mean(0), torch.stack(wanted).mean(0), rtol=1e-4)
     drawn = bank.anomaly_map(strange)
     assert set(np.unique(drawn)) <= set(np.unique(shares.numpy()))
@@ -171,8 +172,8 @@ def test_it_says_which_views_fire_and_where(bank: Bank) -> None:
 def test_standing_out_counts_for_more() -> None:
     tokens = torch.zeros(10, 2, 3)
     tokens[4, 1] = 5.0
-    content, events = (TOKEN_VIEWS[name].describe(tokens) for name in ("content", "events"))
-    assert torch.allclose(content[1], torch.full((3,), 0.5))
+    content, events = (TOKEN_VIEWS[name].describe(Heard(tokens)) for name in ("content", "events"))
+    assert torch.allclose(content[1], torch.full((3,), 0.5, dtype=torch.float64))
     assert (events[1] > 4).all()
     assert (events[0] == 0).all()
 

@@ -305,7 +305,7 @@ def test_a_bank_of_domains_is_one_whose_distances_are_measured_by_them() -> None
     memories = [learn_whitening(values[torch.arange(13) != out], bands, together=False) for out in range(13)]
 
     def apart(out: int, other: int) -> np.ndarray:
-        centred = [BandMemory(values, memories[out], bands).whiten(values[[k]])[0].double() for k in (out, other)]
+        centred = [BandMemory(values, memories[out], bands).whiten(values[[k]])[:, 0] for k in (out, other)]
         return (centred[0] - centred[1]).square().mean(1).sqrt().numpy()
 
     within, _ = left_out(values, bands, weights, groups=groups, **how)
@@ -321,9 +321,9 @@ def test_a_bank_of_domains_is_one_whose_distances_are_measured_by_them() -> None
         judged = [apart(k, j) / float(relative[j]) for j in range(13) if j != k]
         assert float(overall[k]) == pytest.approx(min(np.sqrt(np.mean(d**2)) for d in judged), rel=1e-4)
         np.testing.assert_allclose(by_band[k], np.min(judged, axis=0), rtol=1e-4)
-    plain = BandMemory(values, memories[0], bands).distances(values[0] + 1)
-    judged_all = BandMemory(values, memories[0], bands, relative).distances(values[0] + 1)
-    torch.testing.assert_close(judged_all, plain / relative[:, None])
+    plain = BandMemory(values, memories[0], bands).squared_distances(values[0] + 1)
+    judged_all = BandMemory(values, memories[0], bands, relative).squared_distances(values[0] + 1)
+    torch.testing.assert_close(judged_all, plain / relative[:, None].square())
 
 
 def test_a_learnt_clip_is_left_out_with_all_that_was_made_of_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from auscult.detectors.bank_findings import Finding, Usual, blame_bins, finding
 from auscult.detectors.bank_parts import drawn, is_bank, usual
 from auscult.detectors.bank_settings import BankConfig
 from auscult.detectors.bank_tokens import TOKEN_VIEWS, Tokens
-from auscult.detectors.bank_views import VIEWS, View
+from auscult.detectors.bank_views import VIEWS, Heard, View
 from auscult.detectors.base import Detector, DetectorConfig, require_fitted
 from auscult.detectors.registry import register
 from auscult.errors import AuscultError
@@ -137,8 +137,8 @@ class Bank(Detector):
         dict of str to Tensor of float32, shape (n_mels, size)
             By the name of the view.
         """
-        exact = logmel.double()
-        return {view.name: view.describe(exact).float().contiguous() for view in self.views}
+        heard = Heard(logmel)
+        return {view.name: view.describe(heard).float().contiguous() for view in self.views}
 
     def learn(self, statistics: Statistics, groups: torch.Tensor | None = None) -> None:
         """Make the bank from what `describe` says of healthy clips.
@@ -213,8 +213,8 @@ class Bank(Detector):
 
     def view_scores(self, described: Statistics) -> torch.Tensor:
         """How strange each view finds the clip of these statistics, shape (n_views,)."""
-        distances = torch.stack([self.memories[name].distances(own) for name, own in described.items()])
-        overall, by_band = nearest(distances.double(), self._weights(), self.config.k)
+        squares = torch.stack([self.memories[name].squared_distances(own) for name, own in described.items()])
+        overall, by_band = nearest(squares, self._weights(), self.config.k)
         return self._strangeness(overall[:, None], by_band[:, None])[:, 0]
 
     def fuse(self, strange: torch.Tensor) -> torch.Tensor:

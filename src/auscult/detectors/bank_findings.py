@@ -100,7 +100,7 @@ def finding(view: View, memory: BandMemory, own: torch.Tensor, usual: Usual, k: 
     edges : ndarray, shape (n_mels, 2)
         From where to where each mel band (or band of tokens) reaches, Hz.
     """
-    _, by_band = nearest(memory.distances(own).double(), usual.weights, k)
+    _, by_band = nearest(memory.squared_distances(own), usual.weights, k)
     excess = torch.where(usual.weights > 0, (by_band - usual.mean) / usual.spread, -torch.inf).tolist()
     first = last = int(np.argmax(excess))
     least = max(_MERGED * excess[first], 0.0)
@@ -118,15 +118,13 @@ def finding(view: View, memory: BandMemory, own: torch.Tensor, usual: Usual, k: 
 def _parts(memory: BandMemory, own: torch.Tensor, usual: Usual) -> tuple[torch.Tensor, torch.Tensor]:
     """What each mel band and statistic adds to the squared distance, and the healthy clip's; both (n_mels, size)."""
     bands, n_mels, size = memory.bands, *own.shape
-    differences = memory.differences(own).double()
-    distances = differences.square().mean(2)
+    distances = memory.squared_distances(own)
     itself = distances.amax(1) < _SAME**2
     if not itself.all():
         # A clip that was learnt from is compared with the others: beside itself nothing is strange, or usual.
         distances[itself] = torch.inf
     closest = distances.argmin(0)
-    each_band = torch.arange(len(bands))
-    squares = differences[closest, each_band].square().view(*bands.shape, size) / size
+    squares = memory.differences(own, closest).square().view(*bands.shape, size) / size
     squares = squares * (usual.weights * len(bands) / usual.mean.square())[:, None, None]
     healthy = memory.statistics[closest[:, None], bands].double()
     return _by_mel_band(squares, bands, n_mels), _by_mel_band(healthy, bands, n_mels)

@@ -11,7 +11,7 @@ import torch
 from auscult import encoderfile
 from auscult.audio import Channel
 from auscult.corpus.clip import Clip
-from auscult.detectors.bank_views import View, wrong_side
+from auscult.detectors.bank_views import Heard, View, wrong_side
 from auscult.errors import AudioError, AuscultError
 from auscult.features import FrontEnd
 from auscult.nn.encoders import Encoder, TokenMap, token_map
@@ -168,12 +168,12 @@ def _mel(hertz: np.ndarray) -> np.ndarray:
 # Views --------------------------------------------------------------------------------------------------
 
 
-def _content(tokens: torch.Tensor) -> torch.Tensor:
-    return tokens.mean(0)
+def _content(heard: Heard) -> torch.Tensor:
+    return heard.values.mean(0)
 
 
-def _events(tokens: torch.Tensor) -> torch.Tensor:
-    return torch.einsum("tb,tbs->bs", _standing_out(tokens), tokens)
+def _events(heard: Heard) -> torch.Tensor:
+    return torch.einsum("tb,tbs->bs", _standing_out(heard.values), heard.values)
 
 
 def _standing_out(tokens: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -27,7 +28,47 @@ _RATES = (1, 2, 3, 5, 8, 12, 17, 24, 33)
 _LEAST = 0.03
 """dB. A change of the level smaller than this is none; its logarithm must end somewhere."""
 
-Describe = Callable[[torch.Tensor], torch.Tensor]
+
+class Heard:
+    """What the views sum up, and what several of them want of it, worked out once and in 64 bits.
+
+    Parameters
+    ----------
+    values : Tensor
+        A log-mel, (n_frames, n_mels) in dB; or the tokens of an encoder, (n_times, n_bands, width).
+    """
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values.double()
+
+    @cached_property
+    def rows(self) -> torch.Tensor:
+        """Each mel band's levels over time side by side in memory, shape (n_mels, n_frames)."""
+        return self.values.T.contiguous()
+
+    @cached_property
+    def changes(self) -> torch.Tensor:
+        """`rows` less the mean of each."""
+        return self.rows - self.rows.mean(1, keepdim=True)
+
+    @cached_property
+    def sums(self) -> torch.Tensor:
+        """Sum of the squared `changes` of each mel band, shape (n_mels,)."""
+        return self.changes.square().sum(1)
+
+    @cached_property
+    def ranked(self) -> torch.Tensor:
+        """`rows`, each in order of loudness, the quietest frame first.
+
+        NumPy sorts several times faster than torch, which a graph needs all the same. Log-mels have 32 bits, so that
+        nothing is lost where as many are sorted: twice as fast.
+        """
+        if is_traced():
+            return self.rows.sort().values
+        return torch.from_numpy(np.sort(self.rows.float().numpy(), axis=1)).double()
+
+
+Describe = Callable[[Heard], torch.Tensor]
 Blame = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -44,7 +85,7 @@ class View:
     size : int
         Statistics of each mel band.
     describe : callable
-        From a log-mel, (n_frames, n_mels) in dB, to its statistics, (n_mels, size) in dB.
+        From what is heard to its statistics, (n_mels, size) in dB.
     blame : callable
         From a log-mel, its statistics and a healthy clip's to non-negative weights, (size, n_frames, n_mels): how
         much each frame has to do with the difference. Only their proportions over the frames matter.
@@ -72,32 +113,22 @@ class View:
 # Means over all or some frames -------------------------------------------------------------------------
 
 
-def rank_weights(n_frames: int, share: float) -> torch.Tensor:
-    """Weights of the frames of a band in order of loudness, shape (n_frames,), sum 1.
+@lru_cache
+def rank_weights(n_frames: int, shares: tuple[float, ...]) -> np.ndarray:
+    """Weights of the frames of a band in order of loudness for each share, shape (n_frames, n_shares), sums 1.
 
     They fall as r^n with the rank n (global weighted ranking pooling: Kolesnikov and Lampert 2016), where
     r = exp(-1 / (share * n_frames)): r = 0.9 in a ten-second clip for a share of 3 %. Tied to the clip's length, so
     that a longer clip's statistics are alike; ours.
     """
-    weights = torch.exp(-torch.arange(n_frames, dtype=torch.float64) / (share * n_frames))
-    return weights / weights.sum()
-
-
-def in_order(rows: torch.Tensor, descending: bool) -> torch.Tensor:
-    """Each row's numbers by size. NumPy sorts several times faster than torch, which a graph needs all the same.
-
-    Log-mels have 32 bits, so that nothing is lost where as many are sorted: twice as fast.
-    """
-    if is_traced():
-        return rows.contiguous().sort(descending=descending).values
-    ascending = torch.from_numpy(np.sort(rows.float().numpy(), axis=1)).to(rows.dtype)
-    return ascending.flip(1) if descending else ascending
+    weights = np.exp(-np.arange(n_frames)[:, None] / (np.array(shares) * n_frames))
+    return np.asarray(weights / weights.sum(0))
 
 
 def _ranked(shares: tuple[float, ...], loudest: bool) -> Describe:
-    def describe(logmel: torch.Tensor) -> torch.Tensor:
-        ranked = in_order(logmel.T, loudest)
-        return torch.stack([ranked @ rank_weights(len(logmel), share) for share in shares], 1)
+    def describe(heard: Heard) -> torch.Tensor:
+        weights = torch.from_numpy(rank_weights(len(heard.values), shares))
+        return heard.ranked @ (weights.flip(0) if loudest else weights)
 
     return describe
 
@@ -107,7 +138,7 @@ def _blame_ranked(shares: tuple[float, ...], loudest: bool) -> Blame:
 
     def blame(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
         ranks = logmel.argsort(dim=0, descending=loudest).argsort(dim=0)
-        weights = torch.stack([rank_weights(len(logmel), share) for share in shares])[:, ranks]
+        weights = torch.from_numpy(rank_weights(len(logmel), shares)).T[:, ranks]
         return weights * wrong_side(logmel, own, healthy)
 
     return blame
@@ -147,14 +178,33 @@ def _blame_spread(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor
     return torch.where((own > healthy).T[:, None], away, 1.0)
 
 
-def _jumps(logmel: torch.Tensor) -> torch.Tensor:
+def _spread(heard: Heard) -> torch.Tensor:
+    return (heard.sums / len(heard.values)).sqrt()[:, None]
+
+
+def _jumps(heard: Heard) -> torch.Tensor:
     """Size of the change from a frame to the one some lag later, for several lags (the structure function).
 
-    Together they say what the autocorrelation of the level says, so that a rhythm shows in them too. A lag longer
-    than the clip is cut to its length.
+    Together they say what the autocorrelation of the level says, so that a rhythm shows in them too, and are worked
+    out from it: (a - b)^2 = a^2 + b^2 - 2ab. A lag longer than the clip is cut to its length.
     """
-    sizes = [_lagged(logmel, lag).square().mean(0) for lag in _LAGS]
-    return _log_rms(torch.stack(sizes, 1))
+    changes, n = heard.changes, len(heard.values)
+    lags = [min(lag, n - 1) for lag in _LAGS]
+    first, last = changes[:, : lags[-1]], changes[:, n - lags[-1] :].flip(1)
+    left_out = (first.square() + last.square()).cumsum(1)[:, [lag - 1 for lag in lags]]
+    sums = 2 * (heard.sums[:, None] - _lagged_products(changes, lags)) - left_out
+    return _log_rms(sums.clamp(min=0) / torch.tensor([n - lag for lag in lags]))
+
+
+def _lagged_products(rows: torch.Tensor, lags: list[int]) -> torch.Tensor:
+    """Scalar product of each row and itself some frames later, shape (n_rows, n_lags).
+
+    NumPy takes half the time that torch does, which a graph needs all the same.
+    """
+    if is_traced():
+        return torch.stack([(rows[:, lag:] * rows[:, :-lag]).sum(1) for lag in lags], 1)
+    numbers = rows.numpy()
+    return torch.from_numpy(np.stack([np.einsum("mt,mt->m", numbers[:, lag:], numbers[:, :-lag]) for lag in lags], 1))
 
 
 def _lagged(logmel: torch.Tensor, lag: int) -> torch.Tensor:
@@ -175,17 +225,38 @@ def _blame_jumps(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor)
     return torch.where((own > healthy).T[:, None], blame, 1.0)
 
 
-def _rhythm(logmel: torch.Tensor) -> torch.Tensor:
+def _rhythm(heard: Heard) -> torch.Tensor:
     """Spectrum of each band's level over time, in half octaves (Welch's method), shape (n_mels, size)."""
-    length = min(_STRETCH, len(logmel))
-    starts = sorted({*range(0, len(logmel) - length + 1, _STRETCH // 2), len(logmel) - length})
-    rows = logmel.T.contiguous()
-    stretches = torch.stack([rows[:, start : start + length] for start in starts])
-    window = torch.hann_window(length + 1, dtype=logmel.dtype)[1:] + 1e-3
-    level = stretches - stretches.mean(2, keepdim=True)
-    spectra = torch.fft.rfft(level * window, n=_STRETCH)
-    power = (spectra.real.square() + spectra.imag.square()).mean(0) / window.square().sum()
-    return _log_rms(torch.stack([power[:, low:high].mean(1) for low, high in pairwise(_RATES)], 1))
+    n = len(heard.values)
+    length = min(_STRETCH, n)
+    starts = sorted({*range(0, n - length + 1, _STRETCH // 2), n - length})
+    waves, bands = (torch.from_numpy(matrix) for matrix in _modulation(length))
+    power = torch.zeros(len(heard.changes), waves.shape[1], dtype=torch.float64)
+    for start in starts:
+        part = heard.changes[:, start : start + length] @ waves
+        power = power.addcmul(part, part)
+    return _log_rms(power @ bands / len(starts))
+
+
+@lru_cache
+def _modulation(length: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a stretch of frames is multiplied by for its spectrum, and what the squares of that for their bands.
+
+    A product with the 32 waves that are wanted costs half of what a transform does: stretches are short.
+
+    Returns
+    -------
+    waves : ndarray of float64, shape (length, 64)
+        Cosines and sines, windowed, each less what it makes of the stretch's mean.
+    bands : ndarray of float64, shape (64, n_bands)
+    """
+    times = np.arange(length)
+    window = np.sin(np.pi * (times + 1) / (length + 1)) ** 2 + 1e-3
+    turns = 2 * np.pi * np.outer(times, np.arange(_RATES[0], _RATES[-1])) / _STRETCH
+    waves = window[:, None] * np.concatenate([np.cos(turns), np.sin(turns)], 1) / np.sqrt(np.square(window).sum())
+    rates = np.arange(_RATES[0], _RATES[-1])[:, None]
+    bands = np.stack([(rates >= low) & (rates < high) for low, high in pairwise(_RATES)], 2)[:, 0]
+    return waves - waves.mean(0), np.tile(bands / bands.sum(0), (2, 1))
 
 
 # By name -----------------------------------------------------------------------------------------------
@@ -193,8 +264,8 @@ def _rhythm(logmel: torch.Tensor) -> torch.Tensor:
 VIEWS: dict[str, View] = {
     view.name: view
     for view in (
-        View("level", "louder on the whole", "quieter on the whole", 1, lambda x: x.mean(0)[:, None], wrong_side),
-        View("peak", "a louder peak", "a quieter peak", 1, lambda x: x.amax(0)[:, None], _blame_loudest),
+        View("level", "louder on the whole", "quieter on the whole", 1, lambda x: x.rows.mean(1)[:, None], wrong_side),
+        View("peak", "a louder peak", "a quieter peak", 1, lambda x: x.rows.amax(1)[:, None], _blame_loudest),
         View(
             "loudest",
             "louder in its loudest frames",
@@ -216,7 +287,7 @@ VIEWS: dict[str, View] = {
             "a less steady level",
             "a steadier level",
             1,
-            lambda x: (x - x.mean(0)).square().mean(0).sqrt()[:, None],
+            _spread,
             _blame_spread,
         ),
         View("jumps", "more change over time", "less change over time", len(_LAGS), _jumps, _blame_jumps),

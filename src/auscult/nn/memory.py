@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 
 from auscult.nn.domains import usual_by_group
-from auscult.nn.tracing import is_traced
 
 _PRIOR_CLIPS = 10
 """A statistic's spread over few clips is uncertain: it is averaged with that of the other bands, which count for as
@@ -65,40 +64,47 @@ class BandMemory:
     ) -> None:
         self.statistics, self.whitening, self.bands, self.relative = statistics, whitening.double(), bands, relative
         self.centre = statistics.double().mean(0)
-        # A band's rows lie side by side in memory, as distances are taken.
-        self.bank = self.whiten(statistics).transpose(0, 1).contiguous().transpose(0, 1)
+        # As products with another clip's coordinates want them: (n_bands, size, n_clips).
+        self.bank = self.whiten(statistics).mT.contiguous()
+        self.lengths = self.bank.square().sum(1)
 
     def whiten(self, statistics: torch.Tensor) -> torch.Tensor:
-        """Whitened coordinates of clips, shape (n_clips, n_bands, size), float32."""
-        return _whiten(statistics.double() - self.centre, self.whitening, self.bands).float()
+        """Whitened coordinates of clips, shape (n_bands, n_clips, size), float64."""
+        return _whiten(statistics.double() - self.centre, self.whitening, self.bands)
 
-    def differences(self, statistics: torch.Tensor) -> torch.Tensor:
-        """From each clip of the memory to a clip, shape (n_clips, n_bands, size), whitened.
+    def squared_distances(self, statistics: torch.Tensor) -> torch.Tensor:
+        """From a clip to each clip of the memory: mean square of what differs in each band, whitened.
+
+        By a product of matrices, in one pass over the memory: (a - b)^2 = a^2 + b^2 - 2ab. In 64 bits, of which
+        enough are left where a and b are nearly the same.
 
         Parameters
         ----------
         statistics : Tensor, shape (n_mels, n_statistics)
+
+        Returns
+        -------
+        Tensor of float64, shape (n_clips, n_bands)
         """
-        differences = self.whiten(statistics[None]) - self.bank
-        return differences if self.relative is None else differences / self.relative[:, None, None]
+        own = self.whiten(statistics[None])
+        sums = own.square().sum(2) + self.lengths - 2 * (own @ self.bank)[:, 0]
+        squares = (sums.clamp(min=0) / self.bank.shape[1]).T
+        return squares if self.relative is None else squares / self.relative[:, None].square()
 
-    def distances(self, statistics: torch.Tensor) -> torch.Tensor:
-        """Root mean square of `differences` in each band, shape (n_clips, n_bands)."""
-        if is_traced():
-            return self.differences(statistics).square().mean(2).sqrt()
-        own = self.whiten(statistics[None]).transpose(0, 1).contiguous()
-        # One pass over the memory; not by a product of matrices, which loses the digits of small distances.
-        apart = torch.cdist(self.bank.transpose(0, 1), own, compute_mode="donot_use_mm_for_euclid_dist")
-        distances: torch.Tensor = apart[..., 0].T / self.bank.shape[2] ** 0.5
-        return distances if self.relative is None else distances / self.relative[:, None]
+    def differences(self, statistics: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """From one clip of the memory in each band, their numbers (n_bands,), to a clip: (n_bands, size), whitened."""
+        each_band = torch.arange(len(self.bands))
+        differences = self.whiten(statistics[None])[:, 0] - self.bank[each_band, :, others]
+        return differences if self.relative is None else differences / self.relative[others, None]
 
 
-def nearest(distances: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest(squares: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Distance to the k nearest clips of a memory.
 
     Parameters
     ----------
-    distances : Tensor, shape (..., n_clips, n_bands)
+    squares : Tensor, shape (..., n_clips, n_bands)
+        Squared distances.
     weights : Tensor, shape (n_bands,)
         Of the bands in the overall distance; their sum is 1.
     k : int
@@ -111,10 +117,12 @@ def nearest(distances: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[tor
     by_band : Tensor, shape (..., n_bands)
         To the clips nearest in each band, which need not be the same in two bands.
     """
-    k = min(k, distances.shape[-2])
-    together = (distances.square() @ weights).sqrt()
-    by_band = distances.topk(k, dim=-2, largest=False).values.mean(-2)
-    return together.topk(k, largest=False).values.mean(-1), by_band
+    together = squares @ weights
+    if k == 1:
+        return together.amin(-1).sqrt(), squares.amin(-2).sqrt()
+    k = min(k, squares.shape[-2])
+    overall, by_band = together.topk(k, largest=False).values, squares.topk(k, dim=-2, largest=False).values
+    return overall.sqrt().mean(-1), by_band.sqrt().mean(-2)
 
 
 def learn_whitening(statistics: torch.Tensor, bands: torch.Tensor, together: bool = True) -> torch.Tensor:
@@ -190,13 +198,12 @@ def left_out(
         inside = pairs[kept[pairs].all(1)]
         whitening = _whitening(exact[kept], bands, _renumbered(inside, kept), together)
         others, mine = (_whiten(exact[which], whitening.double(), bands) for which in (kept, ~kept))
-        between = [torch.cdist(mine[:, band], others[:, band]) for band in range(len(bands))]
-        distances = torch.stack(between, 2) / mine.shape[2] ** 0.5
+        squares = torch.cdist(mine, others).square().permute(1, 2, 0) / mine.shape[2]
         if groups is not None:
-            distances[groups[~kept, None] != groups[kept]] = torch.inf
+            squares[groups[~kept, None] != groups[kept]] = torch.inf
         if relative is not None:
-            distances = distances / relative[kept, None]
-        overall[~kept], by_band[~kept] = nearest(distances, weights.double(), k)
+            squares = squares / relative[kept, None].square()
+        overall[~kept], by_band[~kept] = nearest(squares, weights.double(), k)
     return overall, by_band
 
 
@@ -295,9 +302,11 @@ def _inverse_root(covariance: torch.Tensor) -> torch.Tensor:
 
 def _in_bands(statistics: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
     """Statistics of each band's mel bands in a row, shape (n_clips, n_bands, size)."""
-    return statistics[:, bands].flatten(2)
+    tiled = bands.numel() == statistics.shape[1]
+    return statistics.reshape(len(statistics), len(bands), -1) if tiled else statistics[:, bands].flatten(2)
 
 
 def _whiten(statistics: torch.Tensor, whitening: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
-    rows = _in_bands(statistics, bands)
-    return rows * whitening if whitening.dim() == 2 else torch.einsum("nbi,bij->nbj", rows, whitening)
+    """Whitened coordinates, shape (n_bands, n_clips, size)."""
+    rows = _in_bands(statistics, bands).transpose(0, 1)
+    return rows * whitening[:, None] if whitening.dim() == 2 else rows @ whitening
