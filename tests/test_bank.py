@@ -75,16 +75,16 @@ def test_shrunk_covariance_is_that_of_ledoit_and_wolf(n: int) -> None:
 def test_nearest_against_brute_force() -> None:
     distances = torch.rand(9, 4, dtype=torch.float64)
     weights = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
-    overall, by_band = nearest(distances.square(), weights, 2)
+    overall, by_band = nearest(distances.T.square(), weights, 2)
     each = sorted(
         sum(w * d**2 for w, d in zip(weights.tolist(), row, strict=True)) ** 0.5 for row in distances.tolist()
     )
     assert float(overall) == pytest.approx(np.mean(each[:2]))
     np.testing.assert_allclose(by_band, np.sort(distances, axis=0)[:2].mean(0))
-    one, one_by_band = nearest(distances.square(), weights, 1)
+    one, one_by_band = nearest(distances.T.square(), weights, 1)
     assert float(one) == pytest.approx(each[0])
     np.testing.assert_allclose(one_by_band, distances.amin(0))
-    many, many_by_band = nearest(torch.stack([distances, distances + 1]).square(), weights, 2)
+    many, many_by_band = nearest(torch.stack([distances.T, distances.T + 1]).square(), weights, 2)
     assert float(many[0]) == float(overall)
     np.testing.assert_allclose(many_by_band[1], by_band + 1)
 
@@ -214,7 +214,7 @@ def test_the_map_is_the_squared_distances_shared_out(bank: Bank) -> None:
     x = bank.logmel(clip(machine_sound(900, faulty=True)))
     by_view = []
     for name, own in bank.describe(x).items():
-        squares = bank.memories[name].squared_distances(own).amin(0)
+        squares = bank.memories[name].squared_distances(own).amin(1)
         assert bank.tensors is not None
         by_view.append((squares / bank.tensors[f"{name}.usual_by_band"][0].square()).mean())
     assert float(bank.map_logmel(x).mean()) == pytest.approx(float(torch.stack(by_view).mean()), rel=1e-4)

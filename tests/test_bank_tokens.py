@@ -125,7 +125,7 @@ def test_the_map_is_the_squared_distances_shared_out(bank: Bank) -> None:
     shares = bank._blamed(heard.tokens)
     wanted = []
     for name, own in bank.describe(heard.tokens).items():
-        squares = bank.memories[name].squared_distances(own).amin(0)
+        squares = bank.memories[name].squared_distances(own).amin(1)
         assert bank.tensors is not None
         wanted.append(squares / bank.tensors[f"{name}.usual_by_band"][0].square())
     np.testing.assert_allclose(shares.mean(0), torch.stack(wanted).mean(0), rtol=1e-4)

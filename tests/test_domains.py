@@ -306,7 +306,7 @@ def test_a_bank_of_domains_is_one_whose_distances_are_measured_by_them() -> None
 
     def apart(out: int, other: int) -> np.ndarray:
         centred = [BandMemory(values, memories[out], bands).whiten(values[[k]])[:, 0] for k in (out, other)]
-        return (centred[0] - centred[1]).square().mean(1).sqrt().numpy()
+        return (centred[0] - centred[1]).square().sum(1).sqrt().numpy()
 
     within, _ = left_out(values, bands, weights, groups=groups, **how)
     for k in range(13):
@@ -323,7 +323,7 @@ def test_a_bank_of_domains_is_one_whose_distances_are_measured_by_them() -> None
         np.testing.assert_allclose(by_band[k], np.min(judged, axis=0), rtol=1e-4)
     plain = BandMemory(values, memories[0], bands).squared_distances(values[0] + 1)
     judged_all = BandMemory(values, memories[0], bands, relative).squared_distances(values[0] + 1)
-    torch.testing.assert_close(judged_all, plain / relative[:, None].square())
+    torch.testing.assert_close(judged_all, plain / relative.square())
 
 
 def test_a_learnt_clip_is_left_out_with_all_that_was_made_of_it(tmp_path: Path) -> None:

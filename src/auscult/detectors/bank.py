@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -150,7 +151,7 @@ class Bank(Detector):
             Their domains, where there are several. A view's distance to a clip is measured by how far apart the clips
             of its domain are, so that the nearest is that in the domain where a new clip is least strange.
         """
-        config, bands, weights = self.config, self._bands(), self._weights()
+        config, bands, weights = self.config, self._bands(), self._weights
         together = config.whitening and self.tokens is None
         how: dict[str, Any] = {"k": config.k, "folds": config.folds, "together": together}
         tensors: dict[str, torch.Tensor] = {}
@@ -214,7 +215,7 @@ class Bank(Detector):
     def view_scores(self, described: Statistics) -> torch.Tensor:
         """How strange each view finds the clip of these statistics, shape (n_views,)."""
         squares = torch.stack([self.memories[name].squared_distances(own) for name, own in described.items()])
-        overall, by_band = nearest(squares, self._weights(), self.config.k)
+        overall, by_band = nearest(squares, self._weights, self.config.k)
         return self._strangeness(overall[:, None], by_band[:, None])[:, 0]
 
     def fuse(self, strange: torch.Tensor) -> torch.Tensor:
@@ -237,7 +238,7 @@ class Bank(Detector):
 
     def _joined(self, by_band: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
         """Root mean square over bands of what is strange in each."""
-        return (self._normalised(by_band, usual).square() @ self._weights()).sqrt()
+        return (self._normalised(by_band, usual).square() @ self._weights).sqrt()
 
     def _normalised(self, distances: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
         """Distances by the usual mean and spread, of one view or of all, (2, ...); never negative."""
@@ -292,7 +293,7 @@ class Bank(Detector):
 
     def _usual(self, view: View) -> Usual:
         mean, spread = self._fitted()[f"{view.name}.usual_by_band"]
-        return Usual(mean, spread, self._weights())
+        return Usual(mean, spread, self._weights)
 
     def _band_edges(self) -> np.ndarray:
         """Lowest and highest frequency of each mel band, or band of tokens, in Hz, shape (n_rows, 2)."""
@@ -314,6 +315,7 @@ class Bank(Detector):
                 "choose fewer bands, and as many band_weights",
             )
 
+    @cached_property
     def _weights(self) -> torch.Tensor:
         """Of the bands, shape (n_bands,), sum 1."""
         n_bands = min(self._n_rows, self.config.bands)

@@ -118,14 +118,15 @@ def finding(view: View, memory: BandMemory, own: torch.Tensor, usual: Usual, k: 
 def _parts(memory: BandMemory, own: torch.Tensor, usual: Usual) -> tuple[torch.Tensor, torch.Tensor]:
     """What each mel band and statistic adds to the squared distance, and the healthy clip's; both (n_mels, size)."""
     bands, n_mels, size = memory.bands, *own.shape
-    distances = memory.squared_distances(own)
-    itself = distances.amax(1) < _SAME**2
+    apart = memory.squared_distances(own)
+    itself = apart.amax(0) < _SAME**2
     if not itself.all():
         # A clip that was learnt from is compared with the others: beside itself nothing is strange, or usual.
-        distances[itself] = torch.inf
-    closest = distances.argmin(0)
-    squares = memory.differences(own, closest).square().view(*bands.shape, size) / size
-    squares = squares * (usual.weights * len(bands) / usual.mean.square())[:, None, None]
+        apart[:, itself] = torch.inf
+    closest = apart.argmin(1)
+    squares = memory.differences(own, closest).square().view(*bands.shape, size)
+    # In each band they add up to its squared distance; over its mel bands that is to be their mean.
+    squares = squares * (usual.weights * bands.numel() / usual.mean.square())[:, None, None]
     healthy = memory.statistics[closest[:, None], bands].double()
     return _by_mel_band(squares, bands, n_mels), _by_mel_band(healthy, bands, n_mels)
 

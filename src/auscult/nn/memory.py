@@ -62,11 +62,13 @@ class BandMemory:
         bands: torch.Tensor,
         relative: torch.Tensor | None = None,
     ) -> None:
-        self.statistics, self.whitening, self.bands, self.relative = statistics, whitening.double(), bands, relative
+        self.statistics, self.bands, self.relative = statistics, bands, relative
+        # A sum of squares is then a mean: a band's distance does not grow with how much is known of it.
+        self.whitening = whitening.double() / (bands.shape[1] * statistics.shape[2]) ** 0.5
         self.centre = statistics.double().mean(0)
         # As products with another clip's coordinates want them: (n_bands, size, n_clips).
         self.bank = self.whiten(statistics).mT.contiguous()
-        self.lengths = self.bank.square().sum(1)
+        self.lengths = self.bank.square().sum(1, keepdim=True)
 
     def whiten(self, statistics: torch.Tensor) -> torch.Tensor:
         """Whitened coordinates of clips, shape (n_bands, n_clips, size), float64."""
@@ -76,7 +78,7 @@ class BandMemory:
         """From a clip to each clip of the memory: mean square of what differs in each band, whitened.
 
         By a product of matrices, in one pass over the memory: (a - b)^2 = a^2 + b^2 - 2ab. In 64 bits, of which
-        enough are left where a and b are nearly the same.
+        enough are left where a and b are nearly the same; what should be 0 may be a little less.
 
         Parameters
         ----------
@@ -84,12 +86,11 @@ class BandMemory:
 
         Returns
         -------
-        Tensor of float64, shape (n_clips, n_bands)
+        Tensor of float64, shape (n_bands, n_clips)
         """
         own = self.whiten(statistics[None])
-        sums = own.square().sum(2) + self.lengths - 2 * (own @ self.bank)[:, 0]
-        squares = (sums.clamp(min=0) / self.bank.shape[1]).T
-        return squares if self.relative is None else squares / self.relative[:, None].square()
+        squares = torch.baddbmm(self.lengths, own, self.bank, alpha=-2)[:, 0] + own.square().sum(2)
+        return squares if self.relative is None else squares / self.relative.square()
 
     def differences(self, statistics: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """From one clip of the memory in each band, their numbers (n_bands,), to a clip: (n_bands, size), whitened."""
@@ -103,7 +104,7 @@ def nearest(squares: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[torch
 
     Parameters
     ----------
-    squares : Tensor, shape (..., n_clips, n_bands)
+    squares : Tensor, shape (..., n_bands, n_clips)
         Squared distances.
     weights : Tensor, shape (n_bands,)
         Of the bands in the overall distance; their sum is 1.
@@ -117,12 +118,15 @@ def nearest(squares: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[torch
     by_band : Tensor, shape (..., n_bands)
         To the clips nearest in each band, which need not be the same in two bands.
     """
-    together = squares @ weights
+    together = weights @ squares
+    return _mean_of_least(together, k), _mean_of_least(squares, k)
+
+
+def _mean_of_least(squares: torch.Tensor, k: int) -> torch.Tensor:
+    """Mean of the roots of the k least along the last dimension."""
     if k == 1:
-        return together.amin(-1).sqrt(), squares.amin(-2).sqrt()
-    k = min(k, squares.shape[-2])
-    overall, by_band = together.topk(k, largest=False).values, squares.topk(k, dim=-2, largest=False).values
-    return overall.sqrt().mean(-1), by_band.sqrt().mean(-2)
+        return squares.amin(-1).clamp(min=0).sqrt()
+    return squares.topk(min(k, squares.shape[-1]), largest=False).values.clamp(min=0).sqrt().mean(-1)
 
 
 def learn_whitening(statistics: torch.Tensor, bands: torch.Tensor, together: bool = True) -> torch.Tensor:
@@ -198,11 +202,11 @@ def left_out(
         inside = pairs[kept[pairs].all(1)]
         whitening = _whitening(exact[kept], bands, _renumbered(inside, kept), together)
         others, mine = (_whiten(exact[which], whitening.double(), bands) for which in (kept, ~kept))
-        squares = torch.cdist(mine, others).square().permute(1, 2, 0) / mine.shape[2]
+        squares = torch.cdist(mine, others).square().transpose(0, 1) / mine.shape[2]
         if groups is not None:
-            squares[groups[~kept, None] != groups[kept]] = torch.inf
+            squares = squares.where((groups[~kept, None] == groups[kept])[:, None], torch.inf)
         if relative is not None:
-            squares = squares / relative[kept, None].square()
+            squares = squares / relative[kept].square()
         overall[~kept], by_band[~kept] = nearest(squares, weights.double(), k)
     return overall, by_band
 
