@@ -59,9 +59,11 @@ SMALL["id-classifier"] = {"frames": 32, "hop": 16, "max_steps": 80, "batch_size"
 SMALL["augmentation-classifier"] = {
     "frames": 32,
     "hop": 16,
-    "max_steps": 150,
-    "batch_size": 18,
-    "learning_rate": 3e-3,
+    "max_steps": 300,
+    "batch_size": 36,
+    "learning_rate": 2e-3,
+    # So small a network does not always learn both: with the centre loss one seed in five guesses.
+    "centre_weight": 0.0,
 }
 SMALL["proxy-outlier"] = {
     "frames": 32,
