@@ -719,7 +719,18 @@ def test_smoke_forms_run(name: str, challenge: Path, tmp_path: Path, here: Here)
         assert row.cell("reconstruction", "fan").value == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", [name for name in experiment_names() if name != "real-shared"])
+ALIKE = {"synthetic-noise", "auddsr-table1"}
+"""Experiments of rows that others have too, and of a minute each."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else [])
+        for name in experiment_names()
+        if name != "real-shared"
+    ],
+)
 def test_every_smoke_form_runs(name: str, request: pytest.FixtureRequest, tmp_path: Path, auscult: Run) -> None:
     """Outliers of another type that was recorded the same way want two types of each way."""
     data = request.getfixturevalue("larger_challenge" if name == "proxy-outliers-fig3" else "challenge")
