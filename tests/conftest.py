@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 RATE = 16_000
 SECONDS = 2
 HERE = Path(__file__).resolve().parent
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One test after another to whichever worker is free, but all that need one fitted detector to the same.
+
+    `--dist loadgroup` would do so by marks; with pytest 9.2 it groups nothing.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByDetector(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            found = re.search(r"detector=[\w-]+", nodeid)
+            return found[0] if found else nodeid
+
+    return ByDetector(config, log)
 
 
 # Folders ------------------------------------------------------------------------------------------------

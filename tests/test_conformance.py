@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Detector
 
 
 Fitted = Callable[[str], Detector]
-each = pytest.mark.parametrize("name", ALL)
+each = pytest.mark.parametrize("name", ALL, ids=[f"detector={name}" for name in ALL])
 
 
 @each
@@ -305,9 +306,15 @@ def test_foreign_tensors_are_refused(name: str) -> None:
         create(name).restore({"wrong": torch.zeros(2)}, {})
 
 
+def brief(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same with few steps, in their parts too: for what does not ask how much is learnt."""
+    short = {key: brief(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    return short | {"max_steps": 5} if "max_steps" in short else short
+
+
 @each
 def test_one_training_clip_is_enough_to_learn_from_or_is_refused_clearly(name: str, tmp_path: Path) -> None:
-    detector = create(name, "quick", SMALL.get(name))
+    detector = create(name, "quick", brief(SMALL.get(name, {})))
     if detector.needs != {Needs.NORMALS}:
         pytest.skip("needs more than healthy clips of one machine")
     detector.fit(healthy(1), store=Store(tmp_path))
