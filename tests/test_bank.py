@@ -201,10 +201,11 @@ def test_blame_is_shared_out_whole(n_frames: int, seed: int, step: float) -> Non
         own, healthy_one = view.describe(Heard(x)), view.describe(Heard(other))
         assert own.shape == (6, view.size)
         assert own.isfinite().all()
-        shares = view.shares(x, own, healthy_one)
-        assert shares.shape == (view.size, n_frames, 6)
+        differences = torch.from_numpy(random.exponential(1, own.shape))
+        shares = view.share_out(Heard(x), own, healthy_one, differences)
+        assert shares.shape == (6, n_frames)
         assert float(shares.min()) >= 0
-        np.testing.assert_allclose(shares.mean(1), 1, rtol=1e-6)
+        np.testing.assert_allclose(shares.mean(1), differences.sum(1), rtol=1e-6)
 
 
 # The detector -----------------------------------------------------------------------------------------

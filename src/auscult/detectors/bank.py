@@ -138,7 +138,9 @@ class Bank(Detector):
         dict of str to Tensor of float32, shape (n_mels, size)
             By the name of the view.
         """
-        heard = Heard(logmel)
+        return self._described(Heard(logmel))
+
+    def _described(self, heard: Heard) -> Statistics:
         return {view.name: view.describe(heard).float().contiguous() for view in self.views}
 
     def learn(self, statistics: Statistics, groups: torch.Tensor | None = None) -> None:
@@ -264,11 +266,12 @@ class Bank(Detector):
         heard = self._token_map(clip)
         return self.tokens.upon_logmel(self._blamed(heard.tokens), heard, len(logmel), self.front_end)
 
-    def _blamed(self, heard: torch.Tensor) -> torch.Tensor:
+    def _blamed(self, values: torch.Tensor) -> torch.Tensor:
         """By frame and mel band, or by time and band of tokens."""
-        described = self.describe(heard)
-        maps = (blame_bins(heard, v, self.memories[v.name], described[v.name], self._usual(v)) for v in self.views)
-        return sum(maps, torch.zeros(heard.shape[:2], dtype=torch.float64)).float() / len(self.views)
+        heard = Heard(values)
+        described = self._described(heard)
+        maps = [blame_bins(heard, v, self.memories[v.name], described[v.name], self._usual(v)) for v in self.views]
+        return torch.stack(maps).mean(0).T.float()
 
     def which_views(self, clip: Clip) -> tuple[Finding, ...]:
         """What each view finds strange about a clip, the strangest first.

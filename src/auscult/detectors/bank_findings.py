@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from auscult.detectors.bank_tokens import TOKEN_VIEWS
-from auscult.detectors.bank_views import VIEWS, View
+from auscult.detectors.bank_views import VIEWS, Heard, View
 from auscult.nn.memory import BandMemory, nearest
 
 _MERGED = 0.5
@@ -63,7 +63,7 @@ class Usual:
     weights: torch.Tensor
 
 
-def blame_bins(logmel: torch.Tensor, view: View, memory: BandMemory, own: torch.Tensor, usual: Usual) -> torch.Tensor:
+def blame_bins(heard: Heard, view: View, memory: BandMemory, own: torch.Tensor, usual: Usual) -> torch.Tensor:
     """How strange a view finds each bin of a clip, in multiples of what is usual.
 
     The squared distance to the clip nearest in each band is a sum over mel bands and statistics; the view shares
@@ -72,7 +72,8 @@ def blame_bins(logmel: torch.Tensor, view: View, memory: BandMemory, own: torch.
 
     Parameters
     ----------
-    logmel : Tensor, shape (n_frames, n_mels)
+    heard : Heard
+        The clip.
     view : View
     memory : BandMemory
     own : Tensor, shape (n_mels, view.size)
@@ -81,11 +82,11 @@ def blame_bins(logmel: torch.Tensor, view: View, memory: BandMemory, own: torch.
 
     Returns
     -------
-    Tensor of float64, shape (n_frames, n_mels)
+    Tensor of float64, shape (n_mels, n_frames)
         Not negative.
     """
     squares, healthy = _parts(memory, own, usual)
-    return torch.einsum("ms,stm->tm", squares, view.shares(logmel.double(), own.double(), healthy))
+    return view.share_out(heard, own.double(), healthy, squares)
 
 
 def finding(view: View, memory: BandMemory, own: torch.Tensor, usual: Usual, k: int, edges: np.ndarray) -> Finding:

@@ -182,12 +182,12 @@ def _standing_out(tokens: torch.Tensor) -> torch.Tensor:
     return away / away.sum(0)
 
 
-def _blame_content(tokens: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
-    return wrong_side(tokens.permute(2, 0, 1), own, healthy)
+def _blame_content(heard: Heard, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+    return wrong_side(heard.values.permute(2, 1, 0), own, healthy)
 
 
-def _blame_events(tokens: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
-    return _standing_out(tokens) * _blame_content(tokens, own, healthy)
+def _blame_events(heard: Heard, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+    return _standing_out(heard.values).T * _blame_content(heard, own, healthy)
 
 
 TOKEN_VIEWS: dict[str, View] = {

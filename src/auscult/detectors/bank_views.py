@@ -67,9 +67,20 @@ class Heard:
             return self.rows.sort().values
         return torch.from_numpy(np.sort(self.rows.float().numpy(), axis=1)).double()
 
+    @cached_property
+    def ranks(self) -> torch.Tensor:
+        """Where each of `rows` is in `ranked`, shape (n_mels, n_frames)."""
+        order = torch.from_numpy(np.argsort(self.rows.float().numpy(), axis=1))
+        return torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
+
+    @cached_property
+    def away(self) -> torch.Tensor:
+        """Squared distance of each of `rows` to their median."""
+        return (self.rows - self.rows.median(1, keepdim=True).values).square()
+
 
 Describe = Callable[[Heard], torch.Tensor]
-Blame = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Blame = Callable[[Heard, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class View:
     describe : callable
         From what is heard to its statistics, (n_mels, size) in dB.
     blame : callable
-        From a log-mel, its statistics and a healthy clip's to non-negative weights, (size, n_frames, n_mels): how
+        From what is heard, its statistics and a healthy clip's to non-negative weights, (size, n_mels, n_frames): how
         much each frame has to do with the difference. Only their proportions over the frames matter.
     """
 
@@ -98,16 +109,31 @@ class View:
     describe: Describe
     blame: Blame
 
-    def shares(self, logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
-        """`blame` with a mean of 1 over the frames of each mel band and statistic; even where no frame is to blame.
+    def share_out(
+        self, heard: Heard, own: torch.Tensor, healthy: torch.Tensor, differences: torch.Tensor
+    ) -> torch.Tensor:
+        """Share out what distinguishes a clip from a healthy one among its frames, by `blame`.
+
+        Parameters
+        ----------
+        heard : Heard
+            The clip.
+        own, healthy : Tensor, shape (n_mels, size)
+            Its statistics, and the healthy clip's.
+        differences : Tensor, shape (n_mels, size)
+            How much each statistic counts.
 
         Returns
         -------
-        Tensor, shape (size, n_frames, n_mels)
+        Tensor, shape (n_mels, n_frames)
+            The mean over the frames is the sum over the statistics; what no frame is to blame for is in all alike.
         """
-        weights = self.blame(logmel, own, healthy)
-        mean = weights.mean(1, keepdim=True)
-        return torch.where(mean > 1e-12, weights / mean.clamp(min=1e-12), 1.0)
+        weights = self.blame(heard, own, healthy)
+        mean, differences = weights.mean(2), differences.T
+        blamed = mean > 1e-12
+        evenly = differences.where(~blamed, 0).sum(0)
+        shares = (differences / mean.clamp(min=1e-12)).where(blamed, 0)
+        return torch.einsum("smt,sm->mt", weights, shares) + evenly[:, None]
 
 
 # Means over all or some frames -------------------------------------------------------------------------
@@ -136,33 +162,36 @@ def _ranked(shares: tuple[float, ...], loudest: bool) -> Describe:
 def _blame_ranked(shares: tuple[float, ...], loudest: bool) -> Blame:
     """The frames that decide the mean, as far as they are on the wrong side of the healthy value."""
 
-    def blame(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
-        ranks = logmel.argsort(dim=0, descending=loudest).argsort(dim=0)
-        weights = torch.from_numpy(rank_weights(len(logmel), shares)).T[:, ranks]
-        return weights * wrong_side(logmel, own, healthy)
+    def blame(heard: Heard, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+        weights = torch.from_numpy(rank_weights(len(heard.values), shares)).T
+        return (weights.flip(1) if loudest else weights)[:, heard.ranks] * wrong_side(heard.rows, own, healthy)
 
     return blame
 
 
-def wrong_side(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+def wrong_side(rows: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
     """How far each frame lies beyond the healthy value, in the direction in which the clip's lies.
 
     Parameters
     ----------
-    logmel : Tensor, shape (n_frames, n_mels), or (size, n_frames, n_mels) where each statistic has its own
+    rows : Tensor, shape (n_mels, n_frames), or (size, n_mels, n_frames) where each statistic has its own
     own, healthy : Tensor, shape (n_mels, size)
 
     Returns
     -------
-    Tensor, shape (size, n_frames, n_mels)
+    Tensor, shape (size, n_mels, n_frames)
     """
-    beyond = logmel - healthy.T[:, None]
-    return (beyond * (own - healthy).sign().T[:, None]).clamp(min=0)
+    beyond = rows - healthy.T[:, :, None]
+    return (beyond * (own - healthy).sign().T[:, :, None]).clamp(min=0)
 
 
-def _blame_loudest(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+def _blame_level(heard: Heard, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+    return wrong_side(heard.rows, own, healthy)
+
+
+def _blame_loudest(heard: Heard, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
     """The frames above the healthy maximum; all of them if none reaches it."""
-    return (logmel - healthy.T[:, None]).clamp(min=0) * (own > healthy).T[:, None]
+    return (heard.rows - healthy.T[:, :, None]).clamp(min=0) * (own > healthy).T[:, :, None]
 
 
 # Change over time --------------------------------------------------------------------------------------
@@ -172,10 +201,9 @@ def _log_rms(squares: torch.Tensor) -> torch.Tensor:
     return 10 * torch.log10(squares + _LEAST**2)
 
 
-def _blame_spread(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+def _blame_spread(heard: Heard, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
     """Too much change: the frames far from the band's median; too little: all."""
-    away = (logmel - logmel.median(0).values).square()
-    return torch.where((own > healthy).T[:, None], away, 1.0)
+    return torch.where((own > healthy).T[:, :, None], heard.away, 1.0)
 
 
 def _spread(heard: Heard) -> torch.Tensor:
@@ -207,22 +235,17 @@ def _lagged_products(rows: torch.Tensor, lags: list[int]) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.einsum("mt,mt->m", numbers[:, lag:], numbers[:, :-lag]) for lag in lags], 1))
 
 
-def _lagged(logmel: torch.Tensor, lag: int) -> torch.Tensor:
-    lag = min(lag, len(logmel) - 1)
-    return logmel[lag:] - logmel[: len(logmel) - lag]
-
-
-def _blame_jumps(logmel: torch.Tensor, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+def _blame_jumps(heard: Heard, own: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
     """Too much change: of the two frames that differ, the one further from the band's median; too little: all."""
-    away = (logmel - logmel.median(0).values).square() + 1e-9
-    blame = torch.zeros(len(_LAGS), *logmel.shape, dtype=logmel.dtype)
+    rows, away = heard.rows, heard.away + 1e-9
+    blame = torch.zeros(len(_LAGS), *rows.shape, dtype=rows.dtype)
     for total, lag in zip(blame, _LAGS, strict=True):
-        change = _lagged(logmel, lag).square()
-        n = len(change)
-        later, sooner = away[len(away) - n :], away[:n]
-        total[len(total) - n :] += change * later / (later + sooner)
-        total[:n] += change * sooner / (later + sooner)
-    return torch.where((own > healthy).T[:, None], blame, 1.0)
+        n = max(rows.shape[1] - lag, 1)
+        later, sooner = away[:, -n:], away[:, :n]
+        change = (rows[:, -n:] - rows[:, :n]).square_().div_(later + sooner)
+        total[:, -n:].addcmul_(change, later)
+        total[:, :n].addcmul_(change, sooner)
+    return torch.where((own > healthy).T[:, :, None], blame, 1.0)
 
 
 def _rhythm(heard: Heard) -> torch.Tensor:
@@ -264,7 +287,9 @@ def _modulation(length: int) -> tuple[np.ndarray, np.ndarray]:
 VIEWS: dict[str, View] = {
     view.name: view
     for view in (
-        View("level", "louder on the whole", "quieter on the whole", 1, lambda x: x.rows.mean(1)[:, None], wrong_side),
+        View(
+            "level", "louder on the whole", "quieter on the whole", 1, lambda x: x.rows.mean(1)[:, None], _blame_level
+        ),
         View("peak", "a louder peak", "a quieter peak", 1, lambda x: x.rows.amax(1)[:, None], _blame_loudest),
         View(
             "loudest",
