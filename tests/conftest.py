@@ -18,6 +18,7 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", AUSCULT_THREADS="1")
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 # A shell that runs the tests in the background ignores Ctrl-C for them, and so for every program they start.
@@ -26,6 +27,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 RATE = 16_000
 SECONDS = 2
 HERE = Path(__file__).resolve().parent
+
+
+def pytest_runtest_setup() -> None:
+    """Each test draws the same numbers, whichever tests ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.hookimpl(optionalhook=True)
