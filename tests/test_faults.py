@@ -234,7 +234,8 @@ def test_stopped_at_random(seed: int, fits: Fits, auscult: Run) -> None:
         time.sleep(random.Random(seed).uniform(0.5, 6))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode in (0, 130)
+    # Python ends by the signal itself where it was compiling a string at that moment; shells call that 130, too.
+    assert process.returncode in (0, 130, -signal.SIGINT)
     assert "Traceback" not in err
     assert process.returncode == 0 or "--resume" in err
     fits.check()

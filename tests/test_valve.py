@@ -28,16 +28,19 @@ def clips(
 
 @pytest.mark.slow
 def test_idnn_and_pae_gain_clearly_over_the_ae_on_the_valve(tmp_path: Path) -> None:
-    areas: dict[str, list[float]] = {"ae": [], "idnn": [], "pae": []}
+    # Seeds, and processors with the same seed, differ by up to eight points: the mean of three where the lead is small.
+    seeds = {"ae": range(3), "idnn": range(3), "pae": range(1)}
+    areas: dict[str, list[float]] = {name: [] for name in seeds}
     for machine in machine_ids("valve", 2):
         train, normal = clips(machine, "train", "normal", 60), clips(machine, "test", "normal", 40)
         anomalous = clips(machine, "test", "anomaly", 40)
         truth = np.repeat([False, True], 40)
         for name, found in areas.items():
-            detector = create(name, "quick")
-            detector.fit(train, store=Store(tmp_path), seed=SEED)
-            scores = np.concatenate([detector.score(normal), detector.score(anomalous)])
-            found.append(figures(truth, scores, resamples=1, seed=0)[0].value)
+            for seed in seeds[name]:
+                detector = create(name, "quick")
+                detector.fit(train, store=Store(tmp_path), seed=seed)
+                scores = np.concatenate([detector.score(normal), detector.score(anomalous)])
+                found.append(figures(truth, scores, resamples=1, seed=0)[0].value)
     means = {name: float(np.mean(found)) for name, found in areas.items()}
     assert means["idnn"] > means["ae"] + 0.03, areas
     assert means["pae"] > means["ae"] + 0.05, areas

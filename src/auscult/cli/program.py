@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
 from auscult import __version__
+from auscult.cli.interrupt import heed_interrupts
 from auscult.cli.say import DONE_WITH_GAPS, tell
 from auscult.errors import AuscultError, TrainingInterrupted
 
@@ -36,7 +36,7 @@ def main() -> None:
     """Run the program; every expected failure is one line on standard error."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    heed_interrupts()
     try:
         status = app(prog_name="auscult", standalone_mode=False) or 0
         sys.stdout.flush()
