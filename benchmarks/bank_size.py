@@ -4,6 +4,7 @@ python benchmarks/bank_size.py
 
 Time: one thread's own, ten-second clips made of noise, described once and then varied; a clip judged from its
 log-mel, the median of twenty rounds with what nine in ten of them lay between.
+From a store: recordings of noise in files, each its own; the log-mels are there already, and a fresh process learns.
 AUC: synthetic machines, 500 clips of each of two machines to learn from, 20 + 20 of each to judge, one model a type,
 default severity; banks of fewer clips are drawn thrice.
 """
@@ -14,11 +15,14 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", AUSCULT_THREADS="1")
 
+import multiprocessing
+import resource
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 
 from auscult.corpus import Clip
@@ -34,6 +38,8 @@ SIZES = (500, 1000, 2000)
 KEPT = (1000, 500, 250, 100, 50, 25)
 N_TRAIN, N_TEST = 500, 20
 ROUNDS = 20
+FILES = (1000, 10_000)
+SECONDS, RATE = 10, 16_000
 
 
 def timed() -> None:
@@ -65,6 +71,39 @@ def timed() -> None:
         low, middle, high = np.quantile(rounds, [0.05, 0.5, 0.95])
         judged = f"a clip judged in {middle:.1f} ms ({low:.1f} to {high:.1f})"
         print(f"{size} clips: learnt in {learnt:.1f} s, {judged}", flush=True)
+
+
+def from_store() -> None:
+    """Print what it takes to learn from a thousand recordings, and from ten thousand."""
+    with tempfile.TemporaryDirectory() as folder:
+        clips = [Clip(name, Path(folder) / name) for name in (f"{k}.wav" for k in range(max(FILES)))]
+        noise = np.random.default_rng(SEED).standard_normal((SECONDS + 1) * RATE)
+        for k, clip in enumerate(clips):
+            assert clip.file is not None
+            start = k * RATE // len(clips)
+            own = (1 + k % 7 / 10) * np.roll(noise, k)[start : start + SECONDS * RATE]
+            soundfile.write(clip.file, 0.05 * own, RATE)
+        store = Store(Path(folder) / "store")
+        store.collect(clips, Bank(BankConfig()).front_end)
+        for size in FILES:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                before, peak, seconds = pool.apply(learnt_from, (clips[:size], store))
+            print(f"{size} clips in a store: learnt in {seconds:.1f} s, {peak - before} MB above {before}", flush=True)
+
+
+def learnt_from(clips: list[Clip], store: Store) -> tuple[int, int, float]:
+    """Megabytes that this process had held at most before learning, and has now, and seconds of learning."""
+    torch.set_num_threads(1)
+    # What the libraries take is not the bank's.
+    Bank(BankConfig()).fit(clips[:30], store=store)
+    before = _peak()
+    begun = time.perf_counter()
+    Bank(BankConfig()).fit(clips, store=store)
+    return before, _peak(), time.perf_counter() - begun
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def area(bank: Bank, tested: list[tuple[list[Clip], ...]]) -> float:
@@ -102,4 +141,5 @@ def kept() -> None:
 
 if __name__ == "__main__":
     timed()
+    from_store()
     kept()

@@ -1,6 +1,7 @@
 """The memory bank: its statistics against slow references, its neighbours against brute force, its explanations."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -452,3 +453,18 @@ def test_a_bank_of_drawn_clips_is_the_bank_of_those_alone(tmp_path: Path) -> Non
     kept = [clip for clip in clips if not np.isclose(capped.score_learnt([clip]), capped.score([clip]))]
     whole.fit(kept, store=Store(tmp_path), seed=3)
     assert np.array_equal(whole.score(healthy(15)[12:]), capped.score(healthy(15)[12:]))
+
+
+def test_which_clips_are_kept_does_not_depend_on_their_order_or_names(tmp_path: Path) -> None:
+    clips = [replace(one, domain="source" if k % 4 else "target") for k, one in enumerate(healthy(16))]
+    shuffled = [replace(clips[k], path=f"renamed {k}") for k in np.random.default_rng(0).permutation(16)]
+    one, other = (fit(some, tmp_path, most_clips=7).state()[0] for some in (clips, shuffled))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert len(one["level.statistics"]) == 7
+
+
+def test_only_what_is_kept_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = []
+    monkeypatch.setattr(Bank, "describe", lambda self, logmel: described.append(1) or self._described(Heard(logmel)))
+    fit(healthy(16), tmp_path, most_clips=5)
+    assert len(described) == 5

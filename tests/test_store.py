@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from auscult import store as store_module
 from auscult.corpus.clip import Clip
 from auscult.features import FRONT_ENDS
-from auscult.store import Store, Windows, clip_key, clip_logmel
+from auscult.store import LogMels, Store, Windows, clip_key, clip_logmel
 
 FRONT = FRONT_ENDS["dcase2020"]
 
@@ -104,6 +104,17 @@ def test_clips_in_memory_need_no_disk(tmp_path: Path) -> None:
     logmels = Store(tmp_path / "store").collect([clip], FRONT)
     np.testing.assert_array_equal(logmels.spectra[0], FRONT.logmel(samples).numpy())
     assert not (tmp_path / "store").exists()
+
+
+def test_what_was_read_once_is_still_there(tmp_path: Path) -> None:
+    """Memory that was handed back is filled again from the file."""
+    logmels = Store(tmp_path / "store").collect(make_clips(tmp_path / "clips", 5), FRONT)
+    before = [spectrum.copy() for spectrum in logmels.spectra]
+    digests = logmels.digests()
+    assert len(set(digests)) == 5
+    assert digests == LogMels(logmels.clips, before).digests()
+    assert logmels.read_once(lambda number: number, [3, 1]) == [3, 1]
+    assert all(np.array_equal(now, then) for now, then in zip(logmels.spectra, before, strict=True))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "index cut", "no index"])

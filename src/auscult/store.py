@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from auscult.corpus.clip import clip_key as clip_key  # where callers look for i
 from auscult.errors import AudioError, AuscultError
 from auscult.features import FrontEnd
 from auscult.files import atomic, cannot_write, sweep
-from auscult.parallel import map_in_order
+from auscult.parallel import Result, map_in_order
 from auscult.progress import progress
 
 FORMAT = "v1"
@@ -37,6 +38,9 @@ DEFAULT_LIMIT = 20 * 2**30
 
 _CLIPS_A_PACK = 1024
 """A killed run loses no more than so many clips' work."""
+
+_CLIPS_A_READ = 64
+"""Of a corpus that is read once, so many log-mels are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,20 @@ class LogMels:
     def windows(self, length: int, hop: int = 1) -> Windows:
         """All windows of `length` consecutive frames, `hop` apart, as strided views."""
         return Windows(self.spectra, length, hop)
+
+    def digests(self) -> list[bytes]:
+        """A digest of each log-mel: the same recording has the same, whatever its file is called."""
+        return self.read_once(lambda number: _digest(self.spectra[number]), range(len(self)))
+
+    def read_once(self, function: Callable[[int], Result], numbers: Sequence[int]) -> list[Result]:
+        """What a function says of each clip of these numbers, of whose log-mels only some are in memory at once."""
+        found: list[Result] = []
+        for start in range(0, len(numbers), _CLIPS_A_READ):
+            some = numbers[start : start + _CLIPS_A_READ]
+            found += map_in_order(function, some)
+            for base in _bases([self.spectra[number] for number in some])[0]:
+                _let_go(base)
+        return found
 
 
 class Windows:
@@ -365,6 +383,17 @@ def _bases(spectra: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[int], 
         distance = spectrum.__array_interface__["data"][0] - base.__array_interface__["data"][0]
         offsets.append(distance // (4 * spectrum.shape[1]))
     return bases, owners, offsets
+
+
+def _digest(spectrum: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(spectrum).data, digest_size=16).digest()
+
+
+def _let_go(base: np.ndarray) -> None:
+    """Hand the memory of a mapped pack back; what is looked at again is read again."""
+    mapped = base.base.base if isinstance(base.base, np.memmap) else None
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager

@@ -30,8 +30,8 @@ from auscult.nn.memory import (
     relative_distances,
 )
 from auscult.nn.tracing import number, softplus
-from auscult.parallel import map_in_order, torch_threads
-from auscult.store import Store, require_clips
+from auscult.parallel import torch_threads
+from auscult.store import LogMels, Store, require_clips
 from auscult.training import Run, TrainingLog
 
 Statistics = dict[str, torch.Tensor]
@@ -108,22 +108,31 @@ class Bank(Detector):
             self._require_bands(self.tokens.n_bands, "the encoder")
         logmels = store.collect(train, self.front_end)
         require_clips(logmels)
-        if self.tokens is None:
-            described = list(map_in_order(lambda spectrum: self.describe(torch.tensor(spectrum)), logmels.spectra))
-        else:
-            described = list(map_in_order(lambda clip: self.describe(self._token_map(clip).tokens), logmels.clips))
+        groups = groups_of([clip.domain for clip in logmels.clips]) if self.config.domains == "auto" else None
+        kept = self._kept(logmels, seed, groups)
+        described = logmels.read_once(lambda k: self._described_in(logmels, k), kept)
         # Sums in an order that does not depend on that of the clips: the same clips are the same detector.
         keys = [b"".join(clip[view.name].numpy().tobytes() for view in self.views) for clip in described]
         order = sorted(range(len(keys)), key=keys.__getitem__)
-        domains = [logmels.clips[k].domain for k in order]
-        groups = groups_of(domains) if self.config.domains == "auto" else None
-        kept = drawn(len(order), self.config.most_clips, seed, groups)
         with torch_threads(1):
             self.learn(
-                {v.name: torch.stack([described[order[k]][v.name] for k in kept]) for v in self.views},
-                None if groups is None else groups[kept],
+                {v.name: torch.stack([described[k][v.name] for k in order]) for v in self.views},
+                None if groups is None else groups[[kept[k] for k in order]],
             )
         return TrainingLog()
+
+    def _kept(self, logmels: LogMels, seed: int, groups: torch.Tensor | None) -> list[int]:
+        """The numbers of the clips to keep: drawn before any is described, and the same in whatever order they come."""
+        n_clips, most = len(logmels), self.config.most_clips
+        if n_clips <= most:
+            return list(range(n_clips))
+        digests = logmels.digests()
+        order = sorted(range(n_clips), key=digests.__getitem__)
+        return [order[k] for k in drawn(n_clips, most, seed, None if groups is None else groups[order])]
+
+    def _described_in(self, logmels: LogMels, number: int) -> Statistics:
+        """What each view says of one of the clips to learn from."""
+        return self.describe(self._heard(logmels.clips[number], torch.tensor(logmels.spectra[number])))
 
     def describe(self, logmel: torch.Tensor) -> Statistics:
         """What each view says of a clip.
