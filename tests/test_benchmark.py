@@ -719,8 +719,8 @@ def test_smoke_forms_run(name: str, challenge: Path, tmp_path: Path, here: Here)
         assert row.cell("reconstruction", "fan").value == pytest.approx(expected)
 
 
-ALIKE = {"synthetic-noise", "auddsr-table1"}
-"""Experiments of rows that others have too, and of a minute each."""
+ALIKE = {"synthetic-noise", "auddsr-table1", "anp-table2", "proxy-outliers-fig4"}
+"""Experiments of rows that others have too, and of half a minute to a minute each."""
 
 
 @pytest.mark.parametrize(
