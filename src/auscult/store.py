@@ -81,7 +81,14 @@ class LogMels:
         return self.read_once(lambda number: _digest(self.spectra[number]), range(len(self)))
 
     def read_once(self, function: Callable[[int], Result], numbers: Sequence[int]) -> list[Result]:
-        """What a function says of each clip of these numbers, of whose log-mels only some are in memory at once."""
+        """What a function says of some clips, of whose log-mels only a few dozen are in memory at once.
+
+        Parameters
+        ----------
+        function : callable
+            Of a clip's number, its place in `clips` and `spectra`; it keeps no view of the spectrum.
+        numbers : sequence of int
+        """
         found: list[Result] = []
         for start in range(0, len(numbers), _CLIPS_A_READ):
             some = numbers[start : start + _CLIPS_A_READ]
