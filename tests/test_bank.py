@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from auscult.detectors.bank_views import VIEWS, Heard, rank_weights
 from auscult.detectors.registry import create
 from auscult.errors import AuscultError
 from auscult.nn.memory import BandMemory, bands_of, learn_whitening, left_out, nearest, shrunk_covariance
-from auscult.store import Store
+from auscult.store import LogMels, Store
 from conftest import machine_sound
 
 RATE = 16_000
@@ -100,6 +101,21 @@ def test_left_out_is_what_a_memory_of_the_others_says() -> None:
         expected = nearest(memory.squared_distances(values[out].float()), weights, 1)
         assert float(overall[out]) == pytest.approx(float(expected[0]), rel=1e-4)
         np.testing.assert_allclose(by_band[out], expected[1], rtol=1e-3)
+
+
+def test_clips_left_out_together_are_still_neighbours() -> None:
+    """The whitening knows none of a group, but each is looked for among all others: brute force in groups of three."""
+    values = torch.randn(12, 8, 2, generator=torch.Generator().manual_seed(1)).double() * torch.arange(1, 9)[:, None]
+    values[7] = values[3] + 0.01
+    bands, weights = bands_of(8, 4), torch.full((4,), 0.25).double()
+    overall, by_band = left_out(values, bands, weights, k=1, folds=4, together=False)
+    for out in range(12):
+        whitening = learn_whitening(values[torch.arange(12) % 4 != out % 4], bands, together=False)
+        memory = BandMemory(values[torch.arange(12) != out].float(), whitening, bands)
+        expected = nearest(memory.squared_distances(values[out].float()), weights, 1)
+        assert float(overall[out]) == pytest.approx(float(expected[0]), rel=1e-3)
+        np.testing.assert_allclose(by_band[out], expected[1], rtol=1e-3)
+    assert max(overall[3], overall[7]) < 0.1 < min(overall[:3])
 
 
 def test_left_out_clips_are_as_far_as_new_ones() -> None:
@@ -461,6 +477,27 @@ def test_which_clips_are_kept_does_not_depend_on_their_order_or_names(tmp_path: 
     one, other = (fit(some, tmp_path, most_clips=7).state()[0] for some in (clips, shuffled))
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert len(one["level.statistics"]) == 7
+
+
+def test_rounding_decides_nothing(tmp_path: Path) -> None:
+    """Log-mels as another processor rounds them: the same clips are kept, in the same order, and the scores agree."""
+
+    class Elsewhere(Store):
+        def collect(self, *args: Any, **kwargs: Any) -> LogMels:
+            logmels, random = super().collect(*args, **kwargs), np.random.default_rng(1)
+            up_or_down = [random.choice([-1e9, 1e9], s.shape).astype(np.float32) for s in logmels.spectra]
+            return LogMels(
+                logmels.clips, [np.nextafter(*both) for both in zip(logmels.spectra, up_or_down, strict=True)]
+            )
+
+    here, there = (create("bank", "quick", {"most_clips": 30}) for _ in range(2))
+    here.fit(healthy(40), store=Store(tmp_path), seed=3)
+    there.fit(healthy(40), store=Elsewhere(tmp_path), seed=3)
+    one, other = (bank.state()[0]["level.statistics"] for bank in (here, there))
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    some = [*healthy(3, 100), clip(machine_sound(5, faulty=True))]
+    np.testing.assert_allclose(here.score(some), there.score(some), rtol=1e-3)
 
 
 def test_only_what_is_kept_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

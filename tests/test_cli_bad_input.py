@@ -203,6 +203,7 @@ class TestBrokenClips:
         named, counted = complaints(done)
         assert path.name in named
         assert says in named
+        assert done.out.startswith("5 clips judged, ")
         assert "1 of 6 clips could not be judged" in counted
         with_it = scores(out / "with.csv")
         assert with_it.pop(path.name) == ""

@@ -326,6 +326,14 @@ def test_a_bank_of_domains_is_one_whose_distances_are_measured_by_them() -> None
     torch.testing.assert_close(judged_all, plain / relative.square())
 
 
+def test_domains_and_a_band_that_counts_for_nothing() -> None:
+    values, groups = rows(13, width=16).view(13, 8, 2), torch.tensor([0] * 12 + [1])
+    weights = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    overall, by_band = left_out(values, bands_of(8, 2), weights, k=1, folds=5, groups=groups)
+    torch.testing.assert_close(overall[:12], by_band[:12, 1])
+    assert overall[12] == torch.inf  # alone in its domain
+
+
 def test_a_learnt_clip_is_left_out_with_all_that_was_made_of_it(tmp_path: Path) -> None:
     clips = shifted(40, 4)
     detector = fit("knn", clips, tmp_path)

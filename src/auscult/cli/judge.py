@@ -92,6 +92,7 @@ def score(
         workers=threads,
         reconstruction_error=reconstruction_error,
     )
+    failed = [reason for reason in table["error"] if reason]
     if output is None:
         table.to_csv(sys.stdout, index=False, lineterminator="\n")
     else:
@@ -99,10 +100,9 @@ def score(
         assert partial is not None
         partial.unlink(missing_ok=True)
         alarms = int((table["decision"] == "anomaly").sum())
-        print(f"{counted(len(table), 'clip')} judged, {counted(alarms, 'alarm')}: {output}")
+        print(f"{counted(len(table) - len(failed), 'clip')} judged, {counted(alarms, 'alarm')}: {output}")
         if not fitted.calibration.promised:
             tell(fitted.calibration.promise)
-    failed = [reason for reason in table["error"] if reason]
     if failed:
         tell(*failed, f"{len(failed)} of {len(table)} clips could not be judged")
         raise typer.Exit(DONE_WITH_GAPS)
@@ -129,7 +129,7 @@ def _score_archive(
 
     with open_engine(engine, workers=workers, address=address) as opened:
         done = score_archive(model, manifest, output, opened, settings=settings, resume=resume)
-    print(f"{counted(done.n_clips, 'clip')} judged, {counted(done.n_alarms, 'alarm')}: {output}")
+    print(f"{counted(done.n_clips - done.n_failed, 'clip')} judged, {counted(done.n_alarms, 'alarm')}: {output}")
     if done.n_failed:
         tell(*done.first_failures, f"{done.n_failed} of {done.n_clips} clips could not be judged")
         raise typer.Exit(DONE_WITH_GAPS)

@@ -111,24 +111,23 @@ class Bank(Detector):
         groups = groups_of([clip.domain for clip in logmels.clips]) if self.config.domains == "auto" else None
         kept = self._kept(logmels, seed, groups)
         described = logmels.read_once(lambda k: self._described_in(logmels, k), kept)
-        # Sums in an order that does not depend on that of the clips: the same clips are the same detector.
-        keys = [b"".join(clip[view.name].numpy().tobytes() for view in self.views) for clip in described]
-        order = sorted(range(len(keys)), key=keys.__getitem__)
         with torch_threads(1):
             self.learn(
-                {v.name: torch.stack([described[k][v.name] for k in order]) for v in self.views},
-                None if groups is None else groups[[kept[k] for k in order]],
+                {v.name: torch.stack([clip[v.name] for clip in described]) for v in self.views},
+                None if groups is None else groups[kept],
             )
         return TrainingLog()
 
     def _kept(self, logmels: LogMels, seed: int, groups: torch.Tensor | None) -> list[int]:
-        """The numbers of the clips to keep: drawn before any is described, and the same in whatever order they come."""
-        n_clips, most = len(logmels), self.config.most_clips
-        if n_clips <= most:
-            return list(range(n_clips))
-        digests = logmels.digests()
-        order = sorted(range(n_clips), key=digests.__getitem__)
-        return [order[k] for k in drawn(n_clips, most, seed, None if groups is None else groups[order])]
+        """The numbers of the clips to keep, from the faintest to the loudest.
+
+        An order that neither that of the clips nor a processor's rounding decides: the same clips are drawn and left
+        out together everywhere, and their statistics summed alike.
+        """
+        levels = logmels.levels()
+        order = sorted(range(len(levels)), key=lambda k: (levels[k], logmels.clips[k].domain or ""))
+        in_order = None if groups is None else groups[order]
+        return [order[k] for k in drawn(len(order), self.config.most_clips, seed, in_order)]
 
     def _described_in(self, logmels: LogMels, number: int) -> Statistics:
         """What each view says of one of the clips to learn from."""

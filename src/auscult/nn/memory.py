@@ -99,7 +99,9 @@ class BandMemory:
         return differences if self.relative is None else differences / self.relative[others, None]
 
 
-def nearest(squares: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest(
+    squares: torch.Tensor, weights: torch.Tensor, k: int, barred: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Distance to the k nearest clips of a memory.
 
     Parameters
@@ -110,6 +112,8 @@ def nearest(squares: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[torch
         Of the bands in the overall distance; their sum is 1.
     k : int
         Neighbours averaged.
+    barred : Tensor of bool, shape (..., n_clips), optional
+        Clips that are nobody's neighbours here: infinitely far.
 
     Returns
     -------
@@ -119,6 +123,11 @@ def nearest(squares: torch.Tensor, weights: torch.Tensor, k: int) -> tuple[torch
         To the clips nearest in each band, which need not be the same in two bands.
     """
     together = weights @ squares
+    if barred is not None:
+        together, squares = (
+            together.masked_fill(barred, torch.inf),
+            squares.masked_fill(barred[..., None, :], torch.inf),
+        )
     return _mean_of_least(together, k), _mean_of_least(squares, k)
 
 
@@ -180,9 +189,11 @@ def left_out(
     """What `nearest` says of each clip of a memory that was made without it.
 
     The whitening is learnt without it, too: with few clips it would otherwise know them by heart, and find them
-    nearer to one another than any new clip is to them. The clips are left out in groups, every `folds`th clip at
-    once, or one by one if there are no more than that. Neighbours are of the same of `groups`, (n_clips,), where these
-    are given (infinitely far where there are not k), and distances to them are divided by `relative`, (n_clips,).
+    nearer to one another than any new clip is to them. For this the clips are left out in groups, every `folds`th clip
+    at once, or one by one if there are no more than that; but the nearest is looked for among all others, those of
+    the group too, so that a clip and its only likeness are never both without the other. Neighbours are of the same of
+    `groups`, (n_clips,), where these are given (infinitely far where there are not k), and distances to them are
+    divided by `relative`, (n_clips,).
 
     Returns
     -------
@@ -198,16 +209,17 @@ def left_out(
     overall, by_band = torch.empty(n, dtype=torch.float64), torch.empty(n, len(bands), dtype=torch.float64)
     fold = torch.arange(n) % min(n, folds)
     for out in range(min(n, folds)):
-        kept = fold != out
+        kept, mine = fold != out, torch.arange(out, n, min(n, folds))
         inside = pairs[kept[pairs].all(1)]
         whitening = _whitening(exact[kept], bands, _renumbered(inside, kept), together)
-        others, mine = (_whiten(exact[which], whitening.double(), bands) for which in (kept, ~kept))
-        squares = torch.cdist(mine, others).square().transpose(0, 1) / mine.shape[2]
+        every = _whiten(exact, whitening.double(), bands)
+        squares = torch.cdist(every[:, mine], every).square().transpose(0, 1) / every.shape[2]
+        barred = torch.arange(n) == mine[:, None]
         if groups is not None:
-            squares = squares.where((groups[~kept, None] == groups[kept])[:, None], torch.inf)
+            barred |= groups != groups[mine, None]
         if relative is not None:
-            squares = squares / relative[kept].square()
-        overall[~kept], by_band[~kept] = nearest(squares, weights.double(), k)
+            squares = squares / relative.square()
+        overall[mine], by_band[mine] = nearest(squares, weights.double(), k, barred)
     return overall, by_band
 
 
