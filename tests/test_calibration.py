@@ -93,6 +93,21 @@ def test_nothing_is_promised_for_clips_that_were_learnt_from() -> None:
     assert calibration.decide(np.array([1e9, -1e9])) == ["anomaly", "normal"]
 
 
+def test_one_clip_far_above_all_others_is_a_doubt() -> None:
+    usual = np.arange(26) / 10
+    assert Calibration(np.append(usual, 9.0), 0.01).doubt.startswith(
+        "one of these 27 clips decides the threshold: it scores 9, the next 2.5 — "
+    )
+    assert not Calibration(np.append(usual, 3.0), 0.01).doubt
+    # At one in ten the two highest may raise an alarm: neither decides.
+    assert not Calibration(np.append(usual, 9.0), 0.1).doubt
+    assert not Calibration(np.append(usual, 9.0), 0.01, held_out=False).doubt
+    assert not Calibration(np.append(usual[:10], 9.0), 0.01).doubt
+    assert not Calibration(np.ones(27), 0.01).doubt
+    by_chance = [bool(Calibration(draw, 0.05).doubt) for draw in np.random.default_rng(0).exponential(size=(2000, 20))]
+    assert np.mean(by_chance) < 0.03
+
+
 def test_clips_without_a_score_have_no_p_value_and_no_decision() -> None:
     calibration = Calibration(np.arange(100.0), 0.05)
     assert np.isnan(calibration.p_values(np.array([np.nan])))[0]

@@ -204,6 +204,18 @@ def test_too_few_clips_to_promise(auscult: Run, train: Callable[[int], Path], tm
     assert "rate" not in outcome.err
 
 
+def test_a_clip_that_alone_decides_the_threshold_is_named(
+    auscult: Run, train: Callable[[int], Path], tmp_path: Path
+) -> None:
+    folder, model = train(42), tmp_path / "m.auscult"
+    assert "decides the" not in done(auscult("fit", folder, "-d", "knn", "-o", model)).err
+    kept = described(model)["provenance"]["calibration_clips"]
+    write_wav(Path(kept[0]), np.random.default_rng(0).uniform(-0.9, 0.9, 4 * 16_000))
+    said = done(auscult("fit", folder, "-d", "knn", "-o", model)).err.splitlines()[-1]
+    assert re.match(r"auscult: one of these 20 clips decides the threshold: it scores [\d.]+, the next [\d.]+ — ", said)
+    assert said.endswith(f": {kept[0]}")
+
+
 def test_the_train_split_is_learnt_from(auscult: Run, fitted: Path, tiny_plant: Path, tmp_path: Path) -> None:
     """Test clips change nothing, nor does the place of the clips."""
     shutil.copytree(tiny_plant / "pump" / "train", tmp_path / "pump" / "train")

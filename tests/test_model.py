@@ -66,6 +66,7 @@ def test_provenance(model: auscult.Model) -> None:
     assert facts["n_training_clips"] + facts["n_calibration_clips"] == 42
     assert facts["n_calibration_clips"] == 20 == model.calibration.n
     assert not set(facts["training_clips"]) & set(facts["calibration_clips"])
+    np.testing.assert_allclose(model.score(facts["calibration_clips"]), model.calibration.scores)
     assert facts["seed"] == 0
     assert len(facts["manifest_hash"]) == 64
     json.dumps(facts)

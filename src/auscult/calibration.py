@@ -34,6 +34,11 @@ def n_held_out(n_clips: int) -> int:
     return max(share, FEWEST) if n_clips >= 2 * FEWEST else share
 
 
+_FAR_ABOVE = 3
+"""So many times the distance from the median to the second highest score must the highest lie above that, to be called
+far above. By chance 2 % of sets of 20 have such a score, where scores fall off exponentially, and fewer of more."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What makes decisions of a detector's scores.
@@ -131,6 +136,19 @@ class Calibration:
         return (
             f"false-alarm rate {rate} is extrapolated by a gamma law: {self.n} healthy clips kept out of training can "
             f"promise no rate below {1 / (self.n + 1):.3g}"
+        )
+
+    @property
+    def doubt(self) -> str:
+        """One sentence where a single healthy clip, far above all others, decides the threshold; else empty."""
+        if not self.held_out or self.n < FEWEST or self._rank > 1:
+            return ""
+        highest, next_highest, middle = self.scores[-1], self.scores[-2], np.median(self.scores)
+        if highest - next_highest <= _FAR_ABOVE * (next_highest - middle):
+            return ""
+        return (
+            f"one of these {self.n} clips decides the threshold: it scores {highest:.3g}, the next {next_highest:.3g}"
+            " — listen whether it is healthy"
         )
 
     def at_rate(self, false_alarm_rate: float) -> Calibration:

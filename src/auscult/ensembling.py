@@ -61,8 +61,9 @@ def combine(
     clips, scores, broken = _judge(detectors, healthy)
     made = Ensemble.of(detectors, clips, scores, scaling=scaling, rule=rule, scaled_by=scaled_by)
     rate = members[0].calibration.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-    calibration = Calibration(made.reference_scores(), rate)
-    return Model(made, calibration, _provenance(members, clips), usual_map(made, clips), broken)
+    joined = made.reference_scores()
+    strangest_last = [clips[k] for k in joined.argsort(kind="stable")]
+    return Model(made, Calibration(joined, rate), _provenance(members, strangest_last), usual_map(made, clips), broken)
 
 
 def _kept_by_all(members: Sequence[Model]) -> list[Clip]:

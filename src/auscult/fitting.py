@@ -111,7 +111,8 @@ def fit(
         "n_calibration_clips": len(held_out),
         "clip_seconds": _usual_seconds(system, usable, store),
         "training_clips": [c.path for c in learnt],
-        "calibration_clips": [c.path for c in held_out],
+        # The strangest last.
+        "calibration_clips": [held_out[k].path for k in scores.argsort(kind="stable")] if held_out else [],
         "machines": sorted({f"{c.machine_type} {c.machine_id}" for c in usable}),
         "manifest_hash": _manifest_hash(usable),
         "notes": _notes(usable),

@@ -153,8 +153,10 @@ def ensemble(
 
 
 def _print_promise(model: Model) -> None:
-    promise = model.calibration.promise
+    promise, doubt = model.calibration.promise, model.calibration.doubt
     if model.calibration.promised:
         print(promise[0].upper() + promise[1:])
     else:
         tell(promise)
+    if doubt:
+        tell(f"{doubt}: {model.provenance['calibration_clips'][-1]}")
