@@ -119,7 +119,7 @@ def validate(detector: type[Detector], values: Mapping[str, Any]) -> DetectorCon
     for key in values:
         fields = detector.Config.model_fields
         if key not in fields:
-            nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0.6)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(fields)}"
             raise AuscultError(f"{detector.name} has no setting {key!r}", hint)
     try:
