@@ -36,7 +36,8 @@ def n_held_out(n_clips: int) -> int:
 
 _FAR_ABOVE = 3
 """So many times the distance from the median to the second highest score must the highest lie above that, to be called
-far above. By chance 2 % of sets of 20 have such a score, where scores fall off exponentially, and fewer of more."""
+far above. By chance 2 % of sets of 20 have such a score where scores fall off exponentially, and fewer of more. It is
+our choice."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class LogMels:
         return Windows(self.spectra, length, hop)
 
     def levels(self) -> list[float]:
-        """Mean of each log-mel: the same recording has the same, whatever its file is called.
+        """Mean of each log-mel, in dB: the same recording has the same, whatever its file is called.
 
         Not a digest of it: on another processor the last bits are others, and so would be the order of digests.
         """
@@ -91,6 +91,11 @@ class LogMels:
         function : callable
             Of a clip's number, its place in `clips` and `spectra`; it keeps no view of the spectrum.
         numbers : sequence of int
+
+        Returns
+        -------
+        list
+            In the order of `numbers`.
         """
         found: list[Result] = []
         for start in range(0, len(numbers), _CLIPS_A_READ):

@@ -207,14 +207,14 @@ def left_out(
     exact = statistics.double() - statistics.double().mean(0)
     pairs = neighbour_pairs(exact)
     overall, by_band = torch.empty(n, dtype=torch.float64), torch.empty(n, len(bands), dtype=torch.float64)
-    fold = torch.arange(n) % min(n, folds)
-    for out in range(min(n, folds)):
-        kept, mine = fold != out, torch.arange(out, n, min(n, folds))
+    each, n_folds = torch.arange(n), min(n, folds)
+    for out in range(n_folds):
+        kept, mine = each % n_folds != out, each[out::n_folds]
         inside = pairs[kept[pairs].all(1)]
         whitening = _whitening(exact[kept], bands, _renumbered(inside, kept), together)
         every = _whiten(exact, whitening.double(), bands)
         squares = torch.cdist(every[:, mine], every).square().transpose(0, 1) / every.shape[2]
-        barred = torch.arange(n) == mine[:, None]
+        barred = each == mine[:, None]
         if groups is not None:
             barred |= groups != groups[mine, None]
         if relative is not None:
